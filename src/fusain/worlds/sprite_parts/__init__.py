@@ -1,0 +1,1 @@
+"""The drawing of sprites by subject: canvas and palettes, people, profiles, creatures, foods and spells."""
