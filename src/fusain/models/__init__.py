@@ -1,0 +1,1 @@
+"""What can be learnt: the contract of a family, the maths of noise, safe weights."""

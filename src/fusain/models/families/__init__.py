@@ -1,0 +1,1 @@
+"""One file per family: a kind of model that can be learnt."""
