@@ -1,0 +1,211 @@
+"""Checkpoints: folders committed by rename, with a manifest of SHA-256s; one that is listed is complete and verified.
+
+Order of a save: write into a hidden folder, fsync each file, write the manifest last, fsync the folder, rename it into
+place, fsync its parent, read it back against the manifest, and only then let old ones go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from fusain.errors import StorageError
+from fusain.settings.section import Section, basic
+
+FORMAT = 1
+MANIFEST = "MANIFEST.json"
+STATE = "state.json"
+PREFIX, HIDDEN = "step-", ".tmp-"
+TRIES = 3
+
+
+class CheckpointSettings(Section):
+    """When the whole state of a run is saved."""
+
+    every_steps: int | None = basic(None, ge=1, json_schema_extra={"instead_of": "every_epochs"})
+    """Save after this many steps. Nothing later than the last save can be lost."""
+    every_epochs: float | None = Field(None, gt=0, json_schema_extra={"instead_of": "every_steps"})
+    """Save after this many passes over the data, in place of `every_steps`. With neither, ten times a run."""
+    keep: int = Field(3, ge=1, le=1000)
+    """How many of the newest checkpoints stay."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint on disk that was verified."""
+
+    folder: Path
+    step: int
+    state: dict[str, Any]
+
+    def tensors(self, part: str) -> dict[str, torch.Tensor]:
+        path = self.folder / f"{part}.safetensors"
+        return load_file(path) if path.exists() else {}
+
+
+class Checkpoints:
+    """The checkpoints of one run."""
+
+    def __init__(self, folder: Path, *, keep: int) -> None:
+        self.folder = folder
+        self.keep = keep
+
+    def save(self, step: int, parts: Mapping[str, Mapping[str, torch.Tensor]], state: Mapping[str, Any]) -> Checkpoint:
+        """Write, commit and verify one checkpoint; raises OSError or SafetensorError and leaves nothing behind."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        hidden = self.folder / f"{HIDDEN}{PREFIX}{step:08d}-{uuid.uuid4().hex[:8]}"
+        final = self.folder / f"{PREFIX}{step:08d}"
+        try:
+            hidden.mkdir()
+            for name, tensors in parts.items():
+                save_file({key: value.detach().contiguous() for key, value in tensors.items()}, hidden / f"{name}.safetensors")
+            (hidden / STATE).write_text(json.dumps({**state, "step": step}), encoding="utf-8")
+            _write_manifest(hidden)
+            if final.exists():
+                _remove(final)  # only a damaged one can stand here: the run was resumed from before it
+            _rename(hidden, final)
+            _sync(self.folder)
+        finally:
+            if hidden.exists():
+                _remove(hidden)
+        saved = read(final)
+        self._rotate(saved)
+        return saved
+
+    def listed(self) -> list[Path]:
+        """All committed checkpoints, oldest first, by their step and never by a clock."""
+        return sorted(path for path in self.folder.glob(f"{PREFIX}*") if (path / MANIFEST).exists())
+
+    def newest(self, *, note: Any) -> Checkpoint | None:
+        """The newest one that verifies; each damaged one is told to `note`. Damaged ones only: an error."""
+        damaged = []
+        for path in reversed(self.listed()):
+            try:
+                return read(path)
+            except StorageError as fault:
+                damaged.append(fault)
+                note(f"{fault.message.what} The checkpoint before it is used.")
+        if damaged:
+            raise StorageError("E-RESUME-001", where=str(self.folder), count=len(damaged), first=damaged[0].message.what)
+        return None
+
+    def clean(self) -> None:
+        """Remove what killed saves left behind."""
+        for path in self.folder.glob(f"{HIDDEN}*"):
+            _remove(path)
+
+    def _rotate(self, newest: Checkpoint) -> None:
+        for path in self.listed()[: -self.keep]:
+            if path != newest.folder:
+                _remove(path)
+
+
+def read(folder: Path) -> Checkpoint:
+    """A checkpoint, each of its files held against the manifest."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        files: dict[str, dict[str, Any]] = manifest["files"]
+    except (OSError, ValueError, KeyError, TypeError) as fault:
+        raise StorageError("E-CKPT-001", where=str(folder), file=MANIFEST, name=folder.name) from fault
+    for name, expected in files.items():
+        path = folder / name
+        if not path.exists():
+            raise StorageError("E-CKPT-002", where=str(path), file=name, name=folder.name)
+        if path.stat().st_size != expected["bytes"] or _digest(path) != expected["sha256"]:
+            raise StorageError("E-CKPT-001", where=str(path), file=name, name=folder.name)
+    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    return Checkpoint(folder, state["step"], state)
+
+
+def extra_files(folder: Path) -> list[str]:
+    """Files in a checkpoint that its manifest does not know."""
+    known = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"].keys() | {MANIFEST}
+    return sorted(path.name for path in folder.iterdir() if path.name not in known)
+
+
+def flatten(optimizer_state: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """An optimizer's state as named tensors and as JSON for the rest."""
+    tensors: dict[str, torch.Tensor] = {}
+    rest: dict[str, dict[str, Any]] = {}
+    for index, values in optimizer_state["state"].items():
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{index}.{name}"] = value
+            else:
+                rest.setdefault(str(index), {})[name] = value
+    return tensors, {"state": rest, "param_groups": optimizer_state["param_groups"]}
+
+
+def unflatten(tensors: Mapping[str, torch.Tensor], rest: Mapping[str, Any]) -> dict[str, Any]:
+    """The opposite of `flatten`."""
+    state: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in rest["state"].items()}
+    for key, tensor in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = tensor
+    return {"state": state, "param_groups": rest["param_groups"]}
+
+
+def is_storage_fault(fault: BaseException) -> bool:
+    """True for what a full or failing disk raises: safetensors has an error of its own for it."""
+    return isinstance(fault, OSError | SafetensorError)
+
+
+def _write_manifest(folder: Path) -> None:
+    files = {}
+    for path in sorted(folder.iterdir()):
+        _sync(path)
+        files[path.name] = {"sha256": _digest(path), "bytes": path.stat().st_size}
+    manifest = folder / MANIFEST
+    manifest.write_text(json.dumps({"format": FORMAT, "files": files}, indent=1), encoding="utf-8")
+    _sync(manifest)
+    _sync(folder)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _rename(source: Path, target: Path) -> None:
+    """Virus scanners and network disks hold folders for a moment: three tries; another file system is no moment."""
+    for attempt in range(1, TRIES + 1):
+        try:
+            os.rename(source, target)
+            return
+        except OSError as fault:
+            if attempt == TRIES or fault.errno == errno.EXDEV:
+                raise
+            time.sleep(0.1 * attempt)
+
+
+def _remove(folder: Path) -> None:
+    """Remove what may be locked for the moment: what stays is tried again at the next save or start.
+
+    The manifest goes first, so that a folder half removed is no checkpoint any more.
+    """
+    with contextlib.suppress(OSError):
+        (folder / MANIFEST).unlink()
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,68 @@
+"""What is said and kept when arithmetic or memory fails: which images, which times, what to change."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from fusain.data.batch import Batch
+from fusain.data.chance import Draws
+from fusain.errors import MemoryFault, NonFiniteError
+from fusain.training.engine import Engine
+
+if TYPE_CHECKING:
+    from fusain.training.trainer import TrainSettings
+
+FEW = 5
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "CUDNN_STATUS_NOT_SUPPORTED")
+
+
+def is_out_of_memory(fault: BaseException) -> bool:
+    """Devices say it by an error of their own, the CPU's allocator only in words."""
+    if isinstance(fault, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(fault, RuntimeError) and any(words in str(fault) for words in OUT_OF_MEMORY)
+
+
+def out_of_memory(settings: TrainSettings, engine: Engine, *, step: int, fault: BaseException) -> MemoryFault:
+    """The fault with what to change, the cheapest change first; none of them changes what is learnt."""
+    advice = []
+    if settings.batch_size > 1:
+        half, double = settings.batch_size // 2, settings.accumulation * 2
+        advice.append(f"--train.batch_size {half} --train.accumulation {double} (about half the memory, same steps)")
+    if engine.precision == "fp32" and engine.device.type == "cuda":
+        advice.append("--engine.precision bf16 (about half the activations)")
+    advice.append("a smaller family.size or narrower family.channels")
+    return MemoryFault("E-MEM-001", where=f"step {step}", device=engine.device, advice="; or ".join(advice), fault=fault)
+
+
+def not_finite(
+    what: str,
+    value: float,
+    batches: list[Batch],
+    *,
+    names: Callable[[Draws], list[str]],
+    step: int,
+    folder: Path,
+    odd_B: torch.Tensor | None = None,
+    times_B: torch.Tensor | None = None,
+) -> NonFiniteError:
+    """The fault by the names of the images in it; all that is known stands in `diagnosis.json`."""
+    images = [name for batch in batches for name in names(batch.items)]
+    suspects = [name for name, odd in zip(images, odd_B.tolist(), strict=True) if odd] if odd_B is not None else images
+    shown = ", ".join(suspects[:FEW]) + (f" and {len(suspects) - FEW} more" if len(suspects) > FEW else "")
+    bundle = {
+        "step": step,
+        "what": what,
+        "value": str(value),
+        "suspects": suspects,
+        "images": images,
+        "draws": [int(draw) for batch in batches for draw in batch.draws],
+        "times": times_B.tolist() if times_B is not None else None,
+    }
+    (folder / "diagnosis.json").write_text(json.dumps(bundle, indent=1, ensure_ascii=False), encoding="utf-8")
+    return NonFiniteError("E-TRAIN-001", where=f"step {step}", what=what, value=value, images=shown)

@@ -1,0 +1,76 @@
+"""The shared denoising loss: every random part of it is a function of (seed, draw), every image has its own weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from pydantic import Field
+
+from fusain.data import chance
+from fusain.data.batch import Batch
+from fusain.models.family import Family
+from fusain.models.noise import min_snr_weight
+from fusain.settings.section import Section
+
+
+class LossSettings(Section):
+    """How a prediction is compared with its target."""
+
+    kind: Literal["l2", "l1", "huber"] = "l2"
+    """`l2` is the usual one; `l1` is sturdier against outliers and slower; `huber` lies between."""
+    huber_delta: float = Field(0.1, gt=0, le=10)
+    """Error at which `huber` goes from squared to absolute."""
+    min_snr_gamma: float = Field(0.0, ge=0, le=100)
+    """Evens out the noise levels (Hang et al. 2023): 5 is the usual value, 0 switches it off."""
+
+    def silent_settings(self) -> dict[str, str]:
+        return {} if self.kind == "huber" else {"huber_delta": f"the loss is {self.kind}"}
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss of a batch, and of each image in it for whoever asks which image was odd."""
+
+    value: torch.Tensor
+    images_B: torch.Tensor
+    times_B: torch.Tensor
+
+
+def denoising_loss(
+    family: Family,
+    batch: Batch,
+    settings: LossSettings,
+    *,
+    seed: int,
+    condition_dropout: float = 0.0,
+    quantiles: np.ndarray | None = None,
+) -> Loss:
+    """The weighted mean over the batch. Fixed `quantiles` of time, as the held-out loss has, replace drawn ones."""
+    device = batch.pixels_BCHW.device
+    clean = family.encode_latents(family.encode_pixels(batch.pixels_BCHW))
+    noise = chance.normal(seed, batch.draws, "noise", tuple(clean.shape[1:])).to(device)
+    if quantiles is None:
+        quantiles = chance.uniform(seed, batch.draws, "time")
+    times_B = family.times(torch.from_numpy(quantiles).to(device))
+    dropped_B = None
+    if condition_dropout:
+        dropped_B = torch.from_numpy(chance.uniform(seed, batch.draws, "condition") < condition_dropout).to(device)
+    predicted = family.predict(family.add_noise(clean, noise, times_B), times_B, family.encode_condition(batch, dropped_B))
+    images_B = _distance(predicted.float(), family.target(clean, noise, times_B), settings).mean(dim=(1, 2, 3))
+    weights_B = batch.weights_B
+    if settings.min_snr_gamma:
+        level_B = family.signal_level(times_B)
+        weights_B = weights_B * min_snr_weight(family.schedule.prediction, level_B, settings.min_snr_gamma)
+    return Loss((images_B * weights_B).sum() / batch.weights_B.sum(), images_B.detach(), times_B)
+
+
+def _distance(predicted: torch.Tensor, wanted: torch.Tensor, settings: LossSettings) -> torch.Tensor:
+    if settings.kind == "l2":
+        return functional.mse_loss(predicted, wanted, reduction="none")
+    if settings.kind == "l1":
+        return functional.l1_loss(predicted, wanted, reduction="none")
+    return functional.huber_loss(predicted, wanted, reduction="none", delta=settings.huber_delta)

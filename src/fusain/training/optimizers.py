@@ -1,0 +1,60 @@
+"""The table of optimizers, and learning-rate schedules as functions of the step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import torch
+
+OptimizerName = Literal["adam", "adamw", "lion"]
+ScheduleName = Literal["constant", "linear", "cosine"]
+
+
+class Lion(torch.optim.Optimizer):
+    """The sign of a momentum, with decoupled weight decay (Chen et al. 2023, algorithm 2)."""
+
+    def __init__(
+        self, params: Iterable[Any], lr: float, weight_decay: float = 0.0, betas: tuple[float, float] = (0.9, 0.99)
+    ) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "betas": betas})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        assert closure is None, "Lion needs no closure"
+        for group in self.param_groups:
+            first, second = group["betas"]
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                momentum = state.setdefault("momentum", torch.zeros_like(parameter))
+                parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                direction = torch.lerp(parameter.grad, momentum, first).sign_()
+                parameter.add_(direction, alpha=-group["lr"])
+                momentum.lerp_(parameter.grad, 1 - second)
+        return None
+
+
+_TABLE: dict[OptimizerName, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "lion": Lion,
+}
+
+
+def make_optimizer(
+    name: OptimizerName, parameters: Iterable[torch.nn.Parameter], *, learning_rate: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """A fresh optimizer over all parameters that learn."""
+    return _TABLE[name](list(parameters), lr=learning_rate, weight_decay=weight_decay)
+
+
+def learning_rate(name: ScheduleName, base: float, *, step: int, total: int, warmup: int) -> float:
+    """The rate of step number `step`, counted from 0: nothing to save, nothing to drift after a resume."""
+    if step < warmup:
+        return base * (step + 1) / warmup
+    done = (step - warmup) / max(1, total - warmup)
+    factors = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * min(1.0, done)))}
+    return base * max(0.0, factors[name])

@@ -1,0 +1,49 @@
+"""Turns Ctrl-C, SIGTERM and a stop file into one question that the loop asks between two steps."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Literal
+
+Reason = Literal["interrupted", "terminated", "asked"]
+
+
+class StopRequest:
+    """Whether and why the run should end at the next step boundary."""
+
+    def __init__(self, stop_file: Path) -> None:
+        self._stop_file = stop_file
+        self._signal: Reason | None = None
+        stop_file.unlink(missing_ok=True)
+
+    @property
+    def reason(self) -> Reason | None:
+        if self._signal is None and self._stop_file.exists():
+            return "asked"
+        return self._signal
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Within, signals only set the reason; a second one has its old effect at once. Afterwards all is as before."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def note(number: int, frame: FrameType | None) -> None:
+            self._signal = "interrupted" if number == signal.SIGINT else "terminated"
+            for known, handler in previous.items():
+                signal.signal(known, handler)
+
+        for number in previous:
+            signal.signal(number, note)
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)

@@ -1,0 +1,290 @@
+"""The one training loop, top to bottom; it names no family and no method."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field, model_validator
+
+from fusain.data import chance
+from fusain.data.batch import Batch
+from fusain.errors import FusainError, NonFiniteError, StorageError
+from fusain.models.family import Family, at_rest
+from fusain.settings.section import Section, basic
+from fusain.training import checkpoint as checkpoints
+from fusain.training import diagnosis
+from fusain.training.averaging import Average
+from fusain.training.checkpoint import Checkpoint, Checkpoints
+from fusain.training.engine import Engine
+from fusain.training.events import EventLog
+from fusain.training.held_out import held_out_loss
+from fusain.training.method import Method, Progress
+from fusain.training.optimizers import OptimizerName, ScheduleName, learning_rate, make_optimizer
+from fusain.training.stopping import Reason, StopRequest
+
+OVERFLOWS_IN_A_ROW = 10
+FAILED_SAVES_IN_A_ROW = 2
+
+
+class TrainSettings(Section):
+    """How long and how fast it learns."""
+
+    steps: int | None = basic(None, ge=1, json_schema_extra={"instead_of": "epochs"})
+    """Length in optimizer steps."""
+    epochs: float | None = basic(None, gt=0, json_schema_extra={"instead_of": "steps"})
+    """Length in passes over the training images, in place of `steps`."""
+    batch_size: int = basic(32, ge=1)
+    """Images a step. Larger is steadier and needs more memory."""
+    accumulation: int = Field(1, ge=1)
+    """Batches whose gradients are added up before each step: a larger batch for the memory of a small one."""
+    learning_rate: float = basic(1e-4, gt=0, le=1, json_schema_extra={"usual": [1e-6, 1e-2]})
+    """How far each step goes. Too high: noise or NaN; too low: nothing is learnt."""
+    optimizer: OptimizerName = Field("adamw")
+    """`adamw` is a safe choice; `lion` wants a learning rate three to ten times smaller."""
+    weight_decay: float = Field(0.01, ge=0, le=1)
+    """Pulls weights towards zero; 0.0001 to 0.01."""
+    schedule: ScheduleName = "constant"
+    """How the learning rate changes: `constant`, or falling to zero as a line or a cosine."""
+    warmup_steps: int = Field(0, ge=0)
+    """Steps over which the learning rate rises from zero."""
+    clip_norm: float = Field(1.0, ge=0)
+    """Longest gradient allowed; 0 lets any through."""
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    """Decay of the moving average of the weights that images are drawn from; 0 keeps none."""
+    held_out_every_steps: int | None = Field(None, ge=1)
+    """Measure the held-out loss after this many steps. Without it, twenty times a run."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """Start of all randomness: the same seed gives the same run."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainSettings:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either steps or epochs")
+        return self
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The numbers that the loop runs by, resolved from settings and data."""
+
+    steps: int
+    steps_per_epoch: float
+    checkpoint_every: int
+    held_out_every: int
+    sample_every: int
+
+    def is_due(self, step: int, every: int) -> bool:
+        return every > 0 and (step % every == 0 or step == self.steps)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the loop is handed."""
+
+    family: Family
+    method: Method
+    engine: Engine
+    batches: Callable[[int], Iterator[Batch]]
+    """Batches from a given draw on, for ever."""
+    held_out: Sequence[Batch]
+    names: Callable[[chance.Draws], list[str]]
+    sample: Callable[[int], None]
+    checkpoints: Checkpoints
+    report: EventLog
+    folder: Path
+
+
+@dataclass
+class Trainer:
+    """One run in progress."""
+
+    parts: Parts
+    settings: TrainSettings
+    plan: Plan
+    identity: dict[str, Any]
+    """What a checkpoint must say of its run beside the numbers: versions, data, settings."""
+    step: int = 0
+    held_out: list[float] = field(default_factory=list)
+    _overflows: int = 0
+    _failed_saves: int = 0
+
+    def __post_init__(self) -> None:
+        parts, engine = self.parts, self.parts.engine
+        parts.family.network.to(engine.device).train()
+        self._parameters = parts.method.prepare(parts.family)
+        self._optimizer: Any = make_optimizer(
+            self.settings.optimizer,
+            self._parameters.values(),
+            learning_rate=self.settings.learning_rate,
+            weight_decay=self.settings.weight_decay,
+        )
+        parts.family.network, self._optimizer = engine.accelerator.prepare(parts.family.network, self._optimizer)
+        decay = self.settings.ema_decay
+        self.average = Average(self._parameters, decay) if decay else None
+
+    def run(self, stop: StopRequest) -> Reason | None:
+        """Train to the end, or to a stop; the reason for stopping early is returned."""
+        parts, plan, report = self.parts, self.plan, self.parts.report
+        draws_per_step = self.settings.batch_size * self.settings.accumulation
+        with stop.listening():
+            batches = parts.batches(self.step * draws_per_step)
+            report("start", step=self.step, steps=plan.steps, images_per_step=draws_per_step)
+            if self.step == 0:
+                self._measure_held_out()
+            while self.step < plan.steps:
+                started = time.perf_counter()
+                rate = self._set_learning_rate()
+
+                # Gradients of all micro-batches, then one step of the weights and of their average.
+                micro = [next(batches).to(parts.engine.device) for _ in range(self.settings.accumulation)]
+                waited = time.perf_counter() - started
+                loss, norm = self._gradients(micro)
+                self._update()
+                self.step += 1
+
+                changed = parts.method.after_step(parts.family, self.progress)
+                if changed:
+                    report("note", step=self.step, text=changed)
+                seconds = round(time.perf_counter() - started, 5)
+                report("step", step=self.step, loss=loss, norm=norm, rate=rate, seconds=seconds, waited=round(waited, 5))
+
+                if plan.is_due(self.step, plan.held_out_every):
+                    self._measure_held_out()
+                if plan.is_due(self.step, plan.sample_every):
+                    self._sample()
+                if plan.is_due(self.step, plan.checkpoint_every) or stop.reason:
+                    self._save(must=bool(stop.reason) or self.step == plan.steps)
+                if stop.reason and self.step < plan.steps:
+                    report("stopped", step=self.step, reason=stop.reason)
+                    return stop.reason
+        report("done", step=self.step)
+        return None
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(self.step, self.step / self.plan.steps_per_epoch, self.held_out)
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Continue from a checkpoint."""
+        state, parts = saved.state, self.parts
+        weights = saved.tensors("trainable")
+        with torch.no_grad():
+            for name, parameter in self._parameters.items():
+                parameter.copy_(weights[name])
+        self._optimizer.load_state_dict(checkpoints.unflatten(saved.tensors("optimizer"), state["optimizer"]))
+        if self.average:
+            self.average.restore(saved.tensors("ema"))
+        if parts.engine.accelerator.scaler is not None:
+            parts.engine.accelerator.scaler.load_state_dict(state["scaler"])
+        self.step, self.held_out = saved.step, state["held_out"]
+        parts.method.restore(parts.family, state["method"])
+
+    def averaged(self) -> Any:
+        """Within, the network holds the weights that images are drawn from."""
+        return self.average.in_place() if self.average else nullcontext()
+
+    def _set_learning_rate(self) -> float:
+        rate = learning_rate(
+            self.settings.schedule,
+            self.settings.learning_rate,
+            step=self.step,
+            total=self.plan.steps,
+            warmup=self.settings.warmup_steps,
+        )
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _gradients(self, micro: list[Batch]) -> tuple[float, float]:
+        """The loss and the length of the gradient; neither is used when it is not finite."""
+        parts, accelerator, total = self.parts, self.parts.engine.accelerator, 0.0
+        try:
+            for index, batch in enumerate(micro):
+                number = self.step * len(micro) + index
+                torch.manual_seed(chance.key(self.settings.seed, number, f"dropout/{accelerator.process_index}"))
+                with accelerator.autocast():
+                    loss = parts.method.loss(parts.family, batch, seed=self.settings.seed)
+                value = loss.value.item()
+                if not math.isfinite(value):
+                    raise self._not_finite("loss", value, [batch], odd_B=~loss.images_B.isfinite(), times_B=loss.times_B)
+                accelerator.backward(loss.value / len(micro))
+                total += value / len(micro)
+            learning = [parameter for parameter in self._parameters.values() if parameter.grad is not None]
+            norm = float(accelerator.clip_grad_norm_(learning, self.settings.clip_norm or math.inf))
+        except (RuntimeError, MemoryError) as fault:
+            if not diagnosis.is_out_of_memory(fault):
+                raise
+            raise diagnosis.out_of_memory(self.settings, parts.engine, step=self.step + 1, fault=fault) from fault
+        if not math.isfinite(norm) and accelerator.scaler is None:
+            raise self._not_finite("gradient", norm, micro)
+        return total, norm
+
+    def _update(self) -> None:
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._optimizer.step_was_skipped:
+            self._overflows += 1
+            self.parts.report.warn("W-TRAIN-001", step=self.step + 1)
+            if self._overflows >= OVERFLOWS_IN_A_ROW:
+                raise NonFiniteError("E-TRAIN-003", where=f"step {self.step + 1}", count=self._overflows)
+            return
+        self._overflows = 0
+        if self.average:
+            self.average.update(self.step)
+
+    def _not_finite(self, what: str, value: float, batches: list[Batch], **tensors: Any) -> NonFiniteError:
+        self.parts.report.flush()
+        return diagnosis.not_finite(
+            what, value, batches, names=self.parts.names, step=self.step + 1, folder=self.parts.folder, **tensors
+        )
+
+    def _measure_held_out(self) -> None:
+        """The mean over the same images, times and noises each time: the curve to watch."""
+        if not self.parts.held_out:
+            return
+        with self.averaged(), at_rest(self.parts.family.network):
+            loss = held_out_loss(self.parts.family, self.parts.method, self.parts.held_out, self.parts.engine)
+        self.held_out.append(loss)
+        self.parts.report("held_out", step=self.step, loss=loss)
+
+    def _sample(self) -> None:
+        """Samples never stop a training: what fails is told and left out."""
+        try:
+            with self.averaged():
+                self.parts.sample(self.step)
+        except (FusainError, OSError, RuntimeError, ValueError) as fault:
+            self.parts.report.warn("W-SAMPLE-001", step=self.step, fault=fault)
+
+    def _save(self, *, must: bool) -> None:
+        """A full disk costs one checkpoint and a warning; the second in a row, or one that must be, stops the run."""
+        optimizer, rest = checkpoints.flatten(self._optimizer.state_dict())
+        tensors = {"trainable": dict(self._parameters), "optimizer": optimizer}
+        if self.average:
+            tensors["ema"] = self.average.tensors()
+        scaler = self.parts.engine.accelerator.scaler
+        state = {
+            **self.identity,
+            "optimizer": rest,
+            "scaler": scaler.state_dict() if scaler is not None else None,
+            "held_out": self.held_out,
+            "method": self.parts.method.state(),
+        }
+        try:
+            saved = self.parts.checkpoints.save(self.step, tensors, state)
+        except Exception as fault:
+            if not checkpoints.is_storage_fault(fault):
+                raise
+            self._failed_saves += 1
+            if must or self._failed_saves >= FAILED_SAVES_IN_A_ROW:
+                raise StorageError("E-STORE-003", where=str(self.parts.checkpoints.folder), step=self.step, fault=fault) from fault
+            self.parts.report.warn("W-STORE-001", step=self.step, fault=fault)
+            return
+        self._failed_saves = 0
+        self.parts.report("checkpoint", step=self.step, path=saved.folder.name)
