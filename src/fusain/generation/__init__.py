@@ -1,0 +1,1 @@
+"""From weights and a condition to images with their facts."""
