@@ -16,11 +16,12 @@ def find(folder: ModuleType, contract: type[Any]) -> dict[str, type[Any]]:
 
 
 @cache
-def _find(name: str, path: tuple[str, ...], contract: type[Any]) -> dict[str, type[Any]]:
+def _find(name: str, path: tuple[str, ...], contract: Any) -> dict[str, type[Any]]:
     found: dict[str, type[Any]] = {}
     for entry in sorted(pkgutil.iter_modules(path), key=lambda entry: entry.name):
         module = importlib.import_module(f"{name}.{entry.name}")
-        for _, member in inspect.getmembers(module, inspect.isclass):
+        members: list[tuple[str, Any]] = inspect.getmembers(module, inspect.isclass)
+        for _, member in members:
             if member.__module__ != module.__name__ or not issubclass(member, contract) or inspect.isabstract(member):
                 continue
             assert member.kind not in found, f"two files of {name} say kind = {member.kind!r}"

@@ -38,7 +38,9 @@ def test_schedules_at_their_corners() -> None:
 
     assert [rate("constant", step) for step in (0, 4, 9, 10, 109)] == pytest.approx([0.1, 0.5, 1, 1, 1])
     assert [rate("linear", step) for step in (10, 60, 109)] == pytest.approx([1, 0.5, 0.01])
-    assert [rate("cosine", step) for step in (10, 60, 109)] == pytest.approx([1, 0.5, 0.5 * (1 + math.cos(math.pi * 0.99))])
+    assert [rate("cosine", step) for step in (10, 60, 109)] == pytest.approx(
+        [1, 0.5, 0.5 * (1 + math.cos(math.pi * 0.99))]
+    )
 
 
 def test_average_warms_up_and_gives_back() -> None:

@@ -84,4 +84,3 @@ def _draw(family: Family, part: Sequence[Wanted], settings: SamplerSettings) -> 
     with at_rest(family.network):
         images = family.draw(request)
     return images.permute(0, 2, 3, 1).mul(255).round().to(torch.uint8).numpy()
-

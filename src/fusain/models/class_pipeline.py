@@ -9,7 +9,7 @@ from diffusers import DiffusionPipeline, ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 
 
-class ClassConditionalPipeline(DiffusionPipeline):
+class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]
     """A UNet that attends to one vector an image, the network that makes it from a class vector, and a scheduler."""
 
     def __init__(self, unet: Any, class_embedding: torch.nn.Module, scheduler: Any) -> None:
@@ -26,10 +26,10 @@ class ClassConditionalPipeline(DiffusionPipeline):
         guidance_scale: float = 1.0,
         eta: float = 0.0,
     ) -> ImagePipelineOutput:
-        """Images as numpy N x H x W x 3 in [0, 1]. The zero vector is 'no class'; guidance 1 asks only the class."""
-        size, unet = self.unet.config.sample_size, self.unet
+        """Images as numpy N x H x W x channels in [0, 1]. The zero vector is 'no class'; guidance 1 asks only the class."""
+        size, channels, unet = self.unet.config.sample_size, self.unet.config.in_channels, self.unet
         device, precision = self.unet.device, self.unet.dtype
-        image = randn_tensor((len(labels), 3, size, size), generator=generator, device=device, dtype=precision)
+        image = randn_tensor((len(labels), channels, size, size), generator=generator, device=device, dtype=precision)
         guided = guidance_scale != 1.0
         vectors = labels.to(device, precision)
         context = self.class_embedding(torch.cat([torch.zeros_like(vectors), vectors]) if guided else vectors)

@@ -65,6 +65,7 @@ class Family(ABC):
 
     kind: ClassVar[str]
     Settings: ClassVar[type[Section]]
+    """Has at least `kind`, `condition` and `size`, the side of its images in pixels."""
 
     condition: Condition
     """What steers it."""
@@ -86,11 +87,6 @@ class Family(ABC):
     @abstractmethod
     def __init__(self, settings: Any, facts: Facts) -> None:
         """Build the network with fresh weights from torch's generator."""
-
-    @property
-    @abstractmethod
-    def image_size(self) -> int:
-        """The side in pixels that it learns."""
 
     def encode_pixels(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         """Pixels to what is learnt: deterministic, so it can be cached."""

@@ -1,4 +1,4 @@
-"""The maths of diffusion noise as pure functions; a signal level is alpha-bar, the share of the image left at a time."""
+"""The maths of diffusion noise as pure functions; a signal level is alpha-bar, the share of the image that is left."""
 
 from __future__ import annotations
 

@@ -73,7 +73,9 @@ class Checkpoints:
         try:
             hidden.mkdir()
             for name, tensors in parts.items():
-                save_file({key: value.detach().contiguous() for key, value in tensors.items()}, hidden / f"{name}.safetensors")
+                save_file(
+                    {key: value.detach().contiguous() for key, value in tensors.items()}, hidden / f"{name}.safetensors"
+                )
             (hidden / STATE).write_text(json.dumps({**state, "step": step}), encoding="utf-8")
             _write_manifest(hidden)
             if final.exists():
@@ -101,7 +103,9 @@ class Checkpoints:
                 damaged.append(fault)
                 note(f"{fault.message.what} The checkpoint before it is used.")
         if damaged:
-            raise StorageError("E-RESUME-001", where=str(self.folder), count=len(damaged), first=damaged[0].message.what)
+            raise StorageError(
+                "E-RESUME-001", where=str(self.folder), count=len(damaged), first=damaged[0].message.what
+            )
         return None
 
     def clean(self) -> None:

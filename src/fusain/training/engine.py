@@ -77,13 +77,15 @@ def start(settings: EngineSettings) -> Engine:
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
-    assert settings.threads != "auto" and settings.precision != "auto"
+    assert settings.threads != "auto", "engine settings are resolved before they are started"
+    assert settings.precision != "auto"
     torch.set_num_threads(settings.threads)
     device = torch.device(settings.device)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
-    AcceleratorState._reset_state(reset_partial_state=True)  # else a second run in one process keeps the first precision
+    AcceleratorState._reset_state(
+        reset_partial_state=True
+    )  # else a second run in one process keeps the first precision
     mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[settings.precision]
     accelerator = Accelerator(mixed_precision=mixed, cpu=device.type == "cpu")
     return Engine(device, settings.precision, settings.threads, accelerator)
-

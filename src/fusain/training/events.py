@@ -57,7 +57,7 @@ class EventLog:
         """A listener that fails is dropped with one warning: nothing that only watches may stop a run."""
         try:
             listener(event)
-        except Exception as fault:  # noqa: BLE001 - whatever a tracker raises
+        except Exception as fault:
             self._listeners.remove(listener)
             name = getattr(listener, "name", type(listener).__name__)
             self.warn("W-TRACK-001", name=name, fault=fault)

@@ -59,7 +59,9 @@ def denoising_loss(
     dropped_B = None
     if condition_dropout:
         dropped_B = torch.from_numpy(chance.uniform(seed, batch.draws, "condition") < condition_dropout).to(device)
-    predicted = family.predict(family.add_noise(clean, noise, times_B), times_B, family.encode_condition(batch, dropped_B))
+    predicted = family.predict(
+        family.add_noise(clean, noise, times_B), times_B, family.encode_condition(batch, dropped_B)
+    )
     images_B = _distance(predicted.float(), family.target(clean, noise, times_B), settings).mean(dim=(1, 2, 3))
     weights_B = batch.weights_B
     if settings.min_snr_gamma:

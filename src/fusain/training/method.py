@@ -58,6 +58,7 @@ class Method(ABC):
 
     def restore(self, family: Family, state: dict[str, Any]) -> None:
         """The opposite of `state`."""
+        assert not state, f"{type(self).__name__} has a state and must say how it is restored"
 
     @abstractmethod
     def save(self, family: Family, folder: Path) -> None: ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -153,7 +153,9 @@ class Trainer:
                 if changed:
                     report("note", step=self.step, text=changed)
                 seconds = round(time.perf_counter() - started, 5)
-                report("step", step=self.step, loss=loss, norm=norm, rate=rate, seconds=seconds, waited=round(waited, 5))
+                report(
+                    "step", step=self.step, loss=loss, norm=norm, rate=rate, seconds=seconds, waited=round(waited, 5)
+                )
 
                 if plan.is_due(self.step, plan.held_out_every):
                     self._measure_held_out()
@@ -213,7 +215,9 @@ class Trainer:
                     loss = parts.method.loss(parts.family, batch, seed=self.settings.seed)
                 value = loss.value.item()
                 if not math.isfinite(value):
-                    raise self._not_finite("loss", value, [batch], odd_B=~loss.images_B.isfinite(), times_B=loss.times_B)
+                    raise self._not_finite(
+                        "loss", value, [batch], odd_B=~loss.images_B.isfinite(), times_B=loss.times_B
+                    )
                 accelerator.backward(loss.value / len(micro))
                 total += value / len(micro)
             learning = [parameter for parameter in self._parameters.values() if parameter.grad is not None]
@@ -265,7 +269,7 @@ class Trainer:
     def _save(self, *, must: bool) -> None:
         """A full disk costs one checkpoint and a warning; the second in a row, or one that must be, stops the run."""
         optimizer, rest = checkpoints.flatten(self._optimizer.state_dict())
-        tensors = {"trainable": dict(self._parameters), "optimizer": optimizer}
+        tensors: dict[str, Mapping[str, torch.Tensor]] = {"trainable": self._parameters, "optimizer": optimizer}
         if self.average:
             tensors["ema"] = self.average.tensors()
         scaler = self.parts.engine.accelerator.scaler
@@ -283,7 +287,9 @@ class Trainer:
                 raise
             self._failed_saves += 1
             if must or self._failed_saves >= FAILED_SAVES_IN_A_ROW:
-                raise StorageError("E-STORE-003", where=str(self.parts.checkpoints.folder), step=self.step, fault=fault) from fault
+                raise StorageError(
+                    "E-STORE-003", where=str(self.parts.checkpoints.folder), step=self.step, fault=fault
+                ) from fault
             self.parts.report.warn("W-STORE-001", step=self.step, fault=fault)
             return
         self._failed_saves = 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 import torch
+import torch.nn.functional as functional
 from pydantic import Field, model_validator
 
 from fusain.data.batch import Batch
@@ -27,6 +28,8 @@ class PixelSettings(Section):
     """Side of the images in pixels. Each doubling costs about four times the time."""
     channels: tuple[int, ...] = Field((64, 128, 256), min_length=1, max_length=6)
     """Width of the network at each resolution, from the finest; each further entry halves the resolution."""
+    patch: Literal[1, 2, 4] = 1
+    """Fold blocks of so many pixels a side into channels: the network works at a lower resolution, which is faster."""
     layers_per_block: int = Field(2, ge=1, le=4)
     """Residual layers at each resolution. More is slower and can draw finer detail."""
     attention_levels: tuple[int, ...] = ()
@@ -35,6 +38,8 @@ class PixelSettings(Section):
     """Share of activations dropped in training; 0.1 to 0.2 keeps small data sets from being learnt by heart."""
     class_width: int = Field(64, ge=2)
     """Length of the vector that a class becomes; a bottleneck of half of it comes first."""
+    attention_heads: int = Field(8, ge=1, le=64)
+    """Heads of each attention layer with classes. Narrow networks are faster with 1 or 2."""
     cross_attention_width: int = Field(1280, ge=8)
     """Length of the vectors that the attention reads."""
     class_dropout: float = Field(0.1, ge=0, lt=1)
@@ -49,20 +54,25 @@ class PixelSettings(Section):
     def silent_settings(self) -> dict[str, str]:
         if self.condition == "class":
             return {}
-        reason = "nothing steers this model (family.condition = \"none\")"
-        return dict.fromkeys(("class_width", "cross_attention_width", "class_dropout"), reason)
+        reason = 'nothing steers this model (family.condition = "none")'
+        return dict.fromkeys(("class_width", "attention_heads", "cross_attention_width", "class_dropout"), reason)
 
     @model_validator(mode="after")
     def _size_halves(self) -> PixelSettings:
-        if self.size % 2 ** (len(self.channels) - 1):
-            raise ValueError(f"size {self.size} cannot be halved {len(self.channels) - 1} times, once for each further entry of channels")
+        if self.size % (self.patch * 2 ** (len(self.channels) - 1)):
+            raise ValueError(
+                f"size {self.size} with patch {self.patch} cannot be halved {len(self.channels) - 1} times, "
+                "as channels asks for"
+            )
         if any(level >= len(self.channels) for level in self.attention_levels):
-            raise ValueError(f"attention_levels {list(self.attention_levels)} must lie below {len(self.channels)}, the number of channels")
+            raise ValueError(
+                f"attention_levels {list(self.attention_levels)} must all be below {len(self.channels)}"
+            )
         return self
 
 
 class ClassEmbedding(torch.nn.Module):
-    """Class vectors to what the attention reads; no dropout at its end, where it would make vectors that mean 'none'."""
+    """Class vectors to what the attention reads; no dropout at its end, where a zero means no class."""
 
     def __init__(self, classes: int, width: int, dropout: float) -> None:
         super().__init__()
@@ -85,9 +95,7 @@ class PixelNetwork(torch.nn.Module):
         self.unet = unet
         self.class_embedding = class_embedding
 
-    def forward(
-        self, noisy_BCHW: torch.Tensor, times_B: torch.Tensor, labels_BK: torch.Tensor | None
-    ) -> torch.Tensor:
+    def forward(self, noisy_BCHW: torch.Tensor, times_B: torch.Tensor, labels_BK: torch.Tensor | None) -> torch.Tensor:
         if self.class_embedding is None:
             return cast(torch.Tensor, self.unet(noisy_BCHW, times_B, return_dict=False)[0])
         context = self.class_embedding(labels_BK)
@@ -126,12 +134,11 @@ class Pixel(Family):
         self._levels_T = noise.signal_levels(noise.betas(settings.betas, settings.train_timesteps))
 
     @property
-    def image_size(self) -> int:
-        return self.settings.size
-
-    @property
     def _bare(self) -> PixelNetwork:
         return cast(PixelNetwork, getattr(self.network, "module", self.network))
+
+    def encode_pixels(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        return functional.pixel_unshuffle(pixels_BCHW, self.settings.patch)
 
     def encode_condition(self, batch: Batch, dropped_B: torch.Tensor | None) -> torch.Tensor | None:
         if self.condition == "none" or batch.labels_BK is None or dropped_B is None:
@@ -185,7 +192,7 @@ class Pixel(Family):
             if isinstance(pipeline, DDIMPipeline):
                 arguments["eta"] = request.eta
         images = pipeline(**arguments).images
-        return torch.from_numpy(images).permute(0, 3, 1, 2)
+        return functional.pixel_shuffle(torch.from_numpy(images).permute(0, 3, 1, 2), self.settings.patch)
 
     def save(self, folder: Path) -> None:
         from diffusers import DDPMScheduler
@@ -214,9 +221,9 @@ def _build(settings: PixelSettings, classes: int) -> PixelNetwork:
     down = tuple(f"{prefix if level in attention else ''}DownBlock2D" for level in levels)
     up = tuple(f"{prefix if level in attention else ''}UpBlock2D" for level in reversed(levels))
     shared: dict[str, Any] = {
-        "sample_size": settings.size,
-        "in_channels": 3,
-        "out_channels": 3,
+        "sample_size": settings.size // settings.patch,
+        "in_channels": 3 * settings.patch**2,
+        "out_channels": 3 * settings.patch**2,
         "layers_per_block": settings.layers_per_block,
         "block_out_channels": settings.channels,
         "down_block_types": down,
@@ -227,6 +234,9 @@ def _build(settings: PixelSettings, classes: int) -> PixelNetwork:
     if not with_class:
         return PixelNetwork(UNet2DModel(**shared), None)
     unet = UNet2DConditionModel(
-        **shared, encoder_hid_dim=settings.class_width, cross_attention_dim=settings.cross_attention_width
+        **shared,
+        encoder_hid_dim=settings.class_width,
+        cross_attention_dim=settings.cross_attention_width,
+        attention_head_dim=settings.attention_heads,  # diffusers' name for the number of heads here
     )
     return PixelNetwork(unet, ClassEmbedding(classes, settings.class_width, settings.class_dropout))

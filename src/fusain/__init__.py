@@ -1,0 +1,34 @@
+"""Fusain turns a folder of images into an image model you can trust; these names are its Python API.
+
+The names load what they need when they are first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fusain.runs.actions import generate, open_run, train
+    from fusain.runs.demo import demo
+    from fusain.runs.history import remove, runs_in
+    from fusain.runs.planning import plan
+
+__all__ = ["demo", "generate", "open_run", "plan", "remove", "runs_in", "train"]
+
+_HOMES = {
+    "demo": "demo",
+    "generate": "actions",
+    "open_run": "actions",
+    "plan": "planning",
+    "remove": "history",
+    "runs_in": "history",
+    "train": "actions",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fusain' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"fusain.runs.{_HOMES[name]}"), name)

@@ -1,0 +1,82 @@
+"""`fusain generate`: images from a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from fusain.cli import output
+
+
+@click.command()
+@click.argument("run")
+@click.option(
+    "--label", "labels", metavar="CLASS", multiple=True, help="A class or a mixture; repeatable. Without it, all."
+)
+@click.option(
+    "--count", type=click.IntRange(1, 1_000_000), default=16, show_default=True, help="Images, of each label."
+)
+@click.option("--steps", type=click.IntRange(1, 10_000), help="Denoising steps; without it, the run's.")
+@click.option("--sampler", type=click.Choice(["ddim", "ddpm"]), help="Without it, the run's.")
+@click.option("--eta", type=click.FloatRange(0, 1), help="Fresh noise in each ddim step.")
+@click.option("--guidance", type=click.FloatRange(0, 30), help="How hard the class pulls; 1 is plain.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of the first image."
+)
+@click.option("--batch-size", "chunk", type=click.IntRange(1), help="Images drawn at once.")
+@click.option("--checkpoint", metavar="STEP", help="A step or 'latest'; without it, the final weights.")
+@click.option("--weights", type=click.Choice(["ema", "raw"]), default="ema", show_default=True, help="Averaged or not.")
+@click.option("--device", metavar="NAME", default="auto", show_default=True, help="Where to draw.")
+@click.option("-o", "--output", "folder", type=click.Path(path_type=Path), help="Without it, a folder in the run.")
+@click.option("--runs-folder", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
+@output.format_option
+def verb(
+    run: str,
+    labels: tuple[str, ...],
+    count: int,
+    seed: int,
+    chunk: int | None,
+    checkpoint: str | None,
+    weights: Literal["ema", "raw"],
+    device: str,
+    folder: Path | None,
+    runs_folder: Path,
+    **wishes: Any,
+) -> None:
+    """Draw images with a trained run.
+
+    \b
+    Examples:
+      fusain generate my_run --count 64
+      fusain generate my_run --label spell --guidance 2 --seed 1
+      fusain generate my_run --label spell=0.6,food=0.4 --steps 10 --sampler ddim --eta 0
+    """
+    from fusain.runs import actions
+
+    drawn = actions.generate(
+        run,
+        labels=labels,
+        count=count,
+        seed=seed,
+        sampler=_sampler(run, runs_folder, {name: wish for name, wish in wishes.items() if wish is not None}),
+        checkpoint=checkpoint,
+        weights=weights,
+        device=device,
+        output=folder,
+        runs_folder=runs_folder,
+        **({"chunk": chunk} if chunk is not None else {}),
+    )
+    output.show(drawn.as_json(), [str(drawn.sheet)], quiet=[str(drawn.folder)])
+
+
+def _sampler(run: str, runs_folder: Path, wishes: dict[str, Any]) -> Any:
+    """How the run draws, with what is wished otherwise."""
+    from fusain.generation.samplers import SamplerSettings
+    from fusain.runs.folder import RunFolder, read_json
+
+    if not wishes:
+        return None
+    stored = read_json(RunFolder.existing(run, runs_folder).settings)["samples"]
+    return SamplerSettings(**{name: stored[name] for name in SamplerSettings.model_fields} | wishes)

@@ -1,0 +1,170 @@
+"""Shows events while they happen: a moving bar on a terminal, elsewhere a line every ten seconds, quiet nothing."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import click
+
+from fusain.cli import output
+
+Event = Mapping[str, Any]
+Report = Callable[[Event], None]
+
+WINDOW: Final = 50
+"""Steps whose times the estimate is made from."""
+ENOUGH: Final = 20
+"""Steps before there is an estimate."""
+LINE_SECONDS: Final = 10.0
+SMOOTHING: Final = 0.95
+
+
+@dataclass
+class Pace:
+    """What the steps so far say of loss, speed and the time that is left; only this session's steps count."""
+
+    steps: int = 0
+    step: int = 0
+    loss: float | None = None
+    seconds: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    images_per_step: int = 0
+    first: int | None = None
+    started: float | None = None
+    now: float = 0.0
+    """When the newest event happened, by its own clock."""
+    stepping: float = 0.0
+    """Seconds of all steps so far; the rest of the time went into checkpoints, drawing and measuring."""
+
+    def take(self, event: Event) -> None:
+        self.steps = int(event.get("steps", self.steps))
+        self.images_per_step = int(event.get("images_per_step", self.images_per_step))
+        self.now = float(event.get("time", self.now))
+        if event["kind"] in ("start", "resumed"):
+            self.step = self.first = int(event.get("step", 0))
+            self.started = self.now
+        elif event["kind"] == "step":
+            self._step(event)
+
+    def _step(self, event: Event) -> None:
+        self.step = int(event["step"])
+        self.first = self.step - 1 if self.first is None else self.first
+        if "seconds" in event:
+            self.seconds.append(float(event["seconds"]))
+            self.stepping += self.seconds[-1]
+        loss = event.get("loss")
+        if loss is not None:
+            self.loss = loss if self.loss is None else SMOOTHING * self.loss + (1 - SMOOTHING) * loss
+
+    @property
+    def images_per_second(self) -> float | None:
+        if not self.seconds or not self.images_per_step:
+            return None
+        return self.images_per_step / max(statistics.median(self.seconds), 1e-9)
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds left: the median of the last steps, and all else as often as so far; None while unknown."""
+        if len(self.seconds) < min(ENOUGH, self.steps):
+            return None
+        done = max(1, self.step - (self.first or 0))
+        between = max(0.0, self.now - self.started - self.stepping) / done if self.started else 0.0
+        return max(0, self.steps - self.step) * (statistics.median(self.seconds) + between)
+
+    def describe(self, now: datetime | None = None) -> str:
+        """Loss, speed and time left in one line."""
+        parts = [f"loss {self.loss:.4f}"] if self.loss is not None else []
+        speed = self.images_per_second
+        parts += [f"{speed:,.0f} images/s"] if speed is not None else []
+        remaining = self.remaining
+        if remaining is None:
+            return ", ".join([*parts, "estimating…"])
+        finish = (now or datetime.now()) + timedelta(seconds=remaining)
+        return ", ".join([*parts, f"{duration(remaining)} left, done at {finish:%H:%M}"])
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 45 s, 3 min 20 s, 2 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def say(event: Event) -> str:
+    """The words for an event that is worth a line of its own; '' for the others."""
+    kind = event["kind"]
+    if kind == "warning":
+        return f"Warning: {event.get('text', event.get('code', ''))}"
+    if kind == "resumed":
+        return f"Going on from step {event.get('step', 0):,}."
+    if kind == "held_out":
+        return f"Step {event.get('step', 0):,}: held-out loss {event['loss']:.4f}"
+    if kind in ("note", "stage"):
+        return str(event.get("text", ""))
+    if kind == "samples" and event.get("path"):
+        return f"Step {event.get('step', 0):,}: drew {event['path']}"
+    return ""
+
+
+@contextmanager
+def progress(unit: str = "steps") -> Iterator[Report]:
+    """A function to hand events to, and what it shows while the block lasts."""
+    if output.wanted() == "quiet":
+        yield lambda event: None
+    elif output.is_lively():
+        with _bar(unit) as report:
+            yield report
+    else:
+        yield lines(unit)
+
+
+def lines(unit: str, clock: Callable[[], float] = time.monotonic) -> Report:
+    """Plain lines, for logs: words as they come, the pace about every ten seconds and at the end."""
+    pace = Pace()
+    last = clock()
+
+    def report(event: Event) -> None:
+        nonlocal last
+        pace.take(event)
+        words = say(event)
+        if words:
+            click.echo(words, err=True)
+        is_last = event["kind"] == "step" and pace.step == pace.steps
+        if event["kind"] != "step":
+            return
+        now = clock()
+        if now - last >= LINE_SECONDS or is_last:
+            last = now
+            click.echo(f"{pace.step:,} of {pace.steps:,} {unit}: {pace.describe()}", err=True)
+
+    return report
+
+
+@contextmanager
+def _bar(unit: str) -> Iterator[Report]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    console = Console(stderr=True, highlight=False)
+    pace = Pace()
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn(unit), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None, visible=False)
+
+        def report(event: Event) -> None:
+            pace.take(event)
+            words = say(event)
+            if words:
+                console.print(words, markup=False)
+            text = pace.describe() if pace.steps else ""
+            bar.update(task, completed=pace.step, total=pace.steps or None, description=text, visible=pace.steps > 0)
+
+        yield report

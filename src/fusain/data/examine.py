@@ -1,0 +1,181 @@
+"""Looks at every image once: hashes, full decode, conversions and fitted pixels, over all cores where it pays."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fusain.data import fitting, images
+from fusain.data.images import Pixels
+from fusain.data.source import Source
+from fusain.errors import DataError
+
+HASH_BYTES: Final = 32
+CHUNK: Final = 256
+WORTH_A_POOL: Final = 2_000
+"""Below this many files starting processes takes longer than it saves."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What an image must become, and how far to trust it."""
+
+    size: int
+    crop: Literal["center", "random"]
+    max_pixels: int
+    is_kept: bool
+    """Whether the fitted pixels are wanted back."""
+
+    def apply(self, pixels: Pixels) -> Pixels:
+        """As it is held: resized, and cropped where the place of the crop is no choice of each draw."""
+        fitted = fitting.resized(pixels, self.size)
+        return fitting.centred(fitted, self.size) if self.crop == "center" else fitted
+
+
+@dataclass
+class Examined:
+    """What was found out about a chunk of M images, as columns; broken ones have shape 0 x 0 and no pixels."""
+
+    hashes: npt.NDArray[np.uint8]
+    """SHA-256 of the stored bytes, M x 32."""
+    pixel_hashes: npt.NDArray[np.uint8]
+    """SHA-256 of shape and decoded pixels, M x 32: equal for equal pictures however they are stored."""
+    heights: npt.NDArray[np.int32]
+    widths: npt.NDArray[np.int32]
+    conversions: npt.NDArray[np.uint16]
+    faults: dict[int, tuple[str, dict[str, Any]]] = field(default_factory=dict)
+    """Code and facts by row."""
+    fitted_shapes: npt.NDArray[np.int32] | None = None
+    pixels: bytes = b""
+    """The fitted pixels of the good images, one after the other."""
+
+    @classmethod
+    def blank(cls, count: int) -> Examined:
+        return cls(
+            hashes=np.zeros((count, HASH_BYTES), np.uint8),
+            pixel_hashes=np.zeros((count, HASH_BYTES), np.uint8),
+            heights=np.zeros(count, np.int32),
+            widths=np.zeros(count, np.int32),
+            conversions=np.zeros(count, np.uint16),
+            fitted_shapes=np.zeros((count, 2), np.int32),
+        )
+
+
+def read(source: Source, name: str, max_pixels: int) -> tuple[bytes, images.Decoded]:
+    """The SHA-256 of the stored bytes and the decoded image; every way to fail is a DataError that names it."""
+    try:
+        content = source.read(name)
+    except OSError as fault:
+        raise DataError("E-DATA-010", where=name, name=name, problem=fault.strerror or str(fault)) from fault
+    return hashlib.sha256(content).digest(), images.decode(content, name, max_pixels)
+
+
+def pixel_hash(pixels: Pixels) -> bytes:
+    """Equal for equal pictures of one shape."""
+    digest = hashlib.sha256(repr(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels))
+    return digest.digest()
+
+
+def examine_names(source: Source, names: Sequence[str], fit: Fit) -> Examined:
+    """A chunk of files."""
+    found = Examined.blank(len(names))
+    hashes, pixel_hashes, kept = bytearray(), bytearray(), []
+    for row, name in enumerate(names):
+        try:
+            content_hash, decoded = read(source, name, fit.max_pixels)
+        except DataError as fault:
+            found.faults[row] = fault.code, fault.facts
+            hashes += bytes(HASH_BYTES)
+            pixel_hashes += bytes(HASH_BYTES)
+            continue
+        hashes += content_hash
+        pixel_hashes += pixel_hash(decoded.pixels)
+        found.heights[row], found.widths[row] = decoded.pixels.shape[:2]
+        found.conversions[row] = decoded.conversions
+        if fit.is_kept:
+            fitted = fit.apply(decoded.pixels)
+            kept.append(fitted.tobytes())
+            assert found.fitted_shapes is not None
+            found.fitted_shapes[row] = fitted.shape[:2]
+    found.hashes = np.frombuffer(bytes(hashes), np.uint8).reshape(-1, HASH_BYTES)
+    found.pixel_hashes = np.frombuffer(bytes(pixel_hashes), np.uint8).reshape(-1, HASH_BYTES)
+    found.pixels = b"".join(kept)
+    return found
+
+
+def examine_rows(array: Pixels, fit: Fit) -> Iterator[Examined]:
+    """All images of an array, chunk by chunk; an array needs no decoding, and where it fits no copy is handed back."""
+    height, width = array.shape[1:3]
+    for start in range(0, len(array), CHUNK):
+        rows = np.ascontiguousarray(array[start : start + CHUNK])
+        found = Examined.blank(len(rows))
+        found.pixel_hashes = _hashes(rows)
+        found.hashes = found.pixel_hashes
+        found.heights[:], found.widths[:] = height, width
+        if fit.is_kept:
+            fitted = rows if height == width == fit.size else np.stack([fit.apply(image) for image in rows])
+            found.fitted_shapes = np.tile(np.asarray(fitted.shape[1:3], np.int32), (len(rows), 1))
+            found.pixels = fitted.tobytes()
+        yield found
+
+
+def _hashes(rows: Pixels) -> npt.NDArray[np.uint8]:
+    """`pixel_hash` of each image, for many of one shape."""
+    start = hashlib.sha256(repr(rows.shape[1:]).encode())
+    found = bytearray()
+    for row in rows.reshape(len(rows), -1):
+        digest = start.copy()
+        digest.update(row)
+        found += digest.digest()
+    return np.frombuffer(bytes(found), np.uint8).reshape(-1, HASH_BYTES)
+
+
+def examine_files(source: Source, names: Sequence[str], fit: Fit) -> Iterator[Examined]:
+    """All files in order, chunk by chunk."""
+    chunks = [names[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
+    done = 0
+    if len(names) >= WORTH_A_POOL and _cores() > 1 and "fork" in multiprocessing.get_all_start_methods():
+        with _pool() as pool:
+            try:
+                for found in pool.map(examine_names, *zip(*((source, chunk, fit) for chunk in chunks), strict=True)):
+                    done += 1
+                    yield found
+            except BrokenProcessPool:
+                pass  # one was killed, mostly for memory: what is left is done here, one image at a time
+    for chunk in chunks[done:]:
+        yield examine_names(source, chunk, fit)
+
+
+@contextmanager
+def _pool() -> Iterator[ProcessPoolExecutor]:
+    """A process a core. They are forked: a fresh interpreter would run the user's script once more."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
+        pool = ProcessPoolExecutor(_cores(), mp_context=multiprocessing.get_context("fork"), initializer=_be_quiet)
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _be_quiet() -> None:
+    """Ctrl-C is answered by the parent alone, and a request to stop ends this process at once."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,80 @@
+"""Which image each draw uses, as a function of (seed, n): a permutation an epoch, or drawn by the shares of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from fusain.data import chance
+from fusain.errors import DataError
+
+Balance = Literal["none", "equal", "complement", "weights"]
+Entries = npt.NDArray[np.int64]
+
+
+def shares(balance: Balance, counts: npt.NDArray[np.int64], given: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64]:
+    """The expected share of each class among the draws; an empty class has none.
+
+    `complement` draws each image with a weight of 1 - n_k/N, so that a class has n_k (1 - n_k/N).
+    """
+    total = max(1, int(counts.sum()))
+    if balance == "equal":
+        mass = (counts > 0).astype(np.float64)
+    elif balance == "complement" and int((counts > 0).sum()) > 1:
+        mass = counts * (1.0 - counts / total)
+    elif balance == "weights":
+        assert given is not None, "shares were checked when the settings were read"
+        mass = np.where(counts > 0, given, 0.0)
+    else:
+        mass = counts.astype(np.float64)
+    return mass / mass.sum()
+
+
+def given_shares(class_weights: Mapping[str, float], classes: tuple[str, ...]) -> npt.NDArray[np.float64]:
+    """The shares of `data.class_weights` in the order of the classes; every class must have one."""
+    unknown = sorted(set(class_weights) - set(classes))
+    missing = [name for name in classes if name not in class_weights]
+    if unknown or missing:
+        problem = f"unknown: {', '.join(unknown)}" if unknown else f"missing: {', '.join(missing)}"
+        raise DataError("E-DATA-061", where="data.class_weights", problem=problem, classes=", ".join(classes))
+    weights = np.asarray([class_weights[name] for name in classes], dtype=np.float64)
+    if weights.sum() <= 0:
+        raise DataError("E-DATA-063", where="data.class_weights")
+    return weights
+
+
+class Order:
+    """The image of every draw; `entries` holds each training image as often as it is repeated."""
+
+    def __init__(self, seed: int, entries: Entries, chances: npt.NDArray[np.float64] | None = None) -> None:
+        self.seed = seed
+        self.entries = entries
+        self._ends = None if chances is None else np.cumsum(chances) / np.sum(chances)
+        self._permutation = lru_cache(maxsize=2)(self._permute)
+
+    def items(self, draws: chance.Draws) -> Entries:
+        """The images of these draws."""
+        count = len(self.entries)
+        if self._ends is not None:
+            places = np.searchsorted(self._ends, chance.uniform(self.seed, draws, "sample"), side="right")
+            return self.entries[np.minimum(places, count - 1)]
+        epochs, positions = np.divmod(draws, count)
+        found = np.empty(len(draws), np.int64)
+        for epoch in np.unique(epochs).tolist():
+            here = epochs == epoch
+            found[here] = self._permutation(epoch)[positions[here]]
+        return self.entries[found]
+
+    def _permute(self, epoch: int) -> Entries:
+        return chance.permutation(self.seed, epoch, len(self.entries))
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"seed": self.seed, "entries": self.entries, "ends": self._ends}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        self.__init__(state["seed"], state["entries"])  # type: ignore[misc, arg-type]
+        self._ends = state["ends"]  # type: ignore[assignment]

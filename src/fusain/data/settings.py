@@ -1,0 +1,79 @@
+"""The settings of the data: where the images are and how they are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import field_validator
+
+import fusain.data.sources
+from fusain.data.order import Balance
+from fusain.data.source import Source
+from fusain.plugins import find
+from fusain.settings.section import Section, advanced, basic
+
+
+def kinds() -> dict[str, type[Source]]:
+    """The sources by kind, in the order in which `auto` asks them."""
+    found = find(fusain.data.sources, Source)
+    return dict(sorted(found.items(), key=lambda pair: (pair[1].rank, pair[0])))
+
+
+class DataSettings(Section):
+    """Where the images come from and how they are drawn."""
+
+    path: Path = basic()
+    """A folder of images, a folder with one folder a class, or `.npy` arrays. `~` and environment variables work."""
+    kind: str = advanced("auto")
+    """How the path is read: `images`, `classes`, `arrays`, `metadata`; `auto` looks. `plan` tells what was found."""
+    labels_path: Path | None = advanced(None)
+    """The labels that belong to a single `.npy` file of images. In a folder of two arrays they are found."""
+    balance: Balance = basic("none")
+    """How often each class is drawn: as it comes (`none`), `equal`ly, by `complement` (1 - n/N an image), or by `weights`."""
+    class_weights: dict[str, float] = advanced(default_factory=dict)
+    """The share of each class for `balance = "weights"`, as in { cat = 2, dog = 1 }. Every class needs one."""
+    repeats: int = advanced(1, ge=1, le=100_000)
+    """How often an epoch uses each image. For a handful of images 10 to 100 makes epochs of a usable length."""
+    held_out: Literal["auto", "none"] | int | float = advanced("auto", union_mode="left_to_right")
+    """Images set aside to measure on: `auto` (5 %, at most 2,000), `none`, a share (0.1) or a count (500)."""
+    crop: Literal["center", "random"] = basic("center")
+    """Which part of an image that is not square is used. `random` shows all of it in time, but may cut the subject."""
+    flip: bool = basic(False)
+    """Mirror half of the draws. Good for small sets; wrong for text, and for anything with a left and a right."""
+    workers: int = advanced(0, ge=0, le=256)
+    """Processes that decode ahead. 0 suits images held in memory; 2 to 8 keep a GPU busy with large files."""
+    max_pixels: int = advanced(100_000_000, ge=1)
+    """Larger images are put aside before they are decoded, for they could fill the memory."""
+    max_quarantined: float = advanced(0.1, ge=0, le=1)
+    """Share of broken images above which nothing is trained: then more is wrong than a few files."""
+    memory_gb: float = advanced(2.0, ge=0)
+    """Images are held decoded in memory when they need no more than this; else each is read when it is drawn."""
+
+    @field_validator("kind")
+    @classmethod
+    def _kind_is_known(cls, kind: str) -> str:
+        if kind != "auto" and kind not in kinds():
+            raise ValueError(f"'{kind}' is no kind of source; known are auto, {', '.join(kinds())}")
+        return kind
+
+    @field_validator("held_out")
+    @classmethod
+    def _held_out_is_a_part(cls, held_out: str | int | float) -> str | int | float:
+        if not isinstance(held_out, str) and (held_out < 0 or (held_out > 1 and held_out != int(held_out))):
+            raise ValueError(f"{held_out} is neither a share below 1 nor a whole number of images")
+        return held_out
+
+    @field_validator("class_weights")
+    @classmethod
+    def _weights_are_positive(cls, weights: dict[str, float]) -> dict[str, float]:
+        for name, weight in weights.items():
+            if weight < 0:
+                raise ValueError(f"the weight of '{name}' is {weight:g}, which is below 0")
+        return weights
+
+    def silent_settings(self) -> Mapping[str, str]:
+        if self.class_weights and self.balance != "weights":
+            return {"class_weights": f"data.balance is '{self.balance}'; set it to 'weights'"}
+        return {}

@@ -1,0 +1,147 @@
+"""The contract of a place that images come from, and the columns that it lists: never an object an image."""
+
+from __future__ import annotations
+
+import errno
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fusain.errors import DataError, FusainError
+
+EXTENSIONS = ".png .jpg .jpeg .jfif .jpe .webp .bmp .gif .tif .tiff .avif .ppm .pgm .heic .heif .mpo".split()
+"""Files that are looked at; what is no image, or of a kind that cannot be read, is put aside by name."""
+UNLABELLED = -1
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """One image that is put aside, and why."""
+
+    name: str
+    code: str
+    reason: str
+
+    @classmethod
+    def of(cls, fault: FusainError) -> Quarantined:
+        return cls(str(fault.facts["name"]), fault.code, fault.message.what)
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.reason}"
+
+
+@dataclass
+class Listing:
+    """What a source holds, as columns of N rows in the order of the names."""
+
+    names: list[str]
+    """Unique, with "/" between folders."""
+    sizes: npt.NDArray[np.int64]
+    """Bytes of each file, with `mtimes` (nanoseconds) what tells that it changed; unused with an array."""
+    mtimes: npt.NDArray[np.int64]
+    array: npt.NDArray[np.uint8] | None = None
+    """The images themselves, N x H x W x 3, where they need no decoding."""
+    classes: tuple[str, ...] = ()
+    label_ids: npt.NDArray[np.int32] | None = None
+    """The class of each image; of a mixture the strongest."""
+    label_vectors: npt.NDArray[np.float32] | None = None
+    """Only where some label is a mixture."""
+    captions: list[str] | None = None
+    weights: npt.NDArray[np.float32] | None = None
+    repeats: npt.NDArray[np.int64] | None = None
+    is_held_out: npt.NDArray[np.bool_] | None = None
+    """Where the user has set images aside himself, with folders or a column."""
+    faults: tuple[Quarantined, ...] = ()
+    """What could not even be listed."""
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    """Other files, by extension."""
+    folders: int = 0
+    """Sub-folders that were looked into."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Listing:
+        """The same columns with these rows only; the array stays whole, for its rows cost nothing unread."""
+        if len(rows) == len(self) and bool((rows == np.arange(len(self))).all()):
+            return self
+        chosen = rows.tolist()
+        return Listing(
+            names=[self.names[row] for row in chosen],
+            sizes=self.sizes[rows],
+            mtimes=self.mtimes[rows],
+            array=None if self.array is None else self.array[rows],
+            classes=self.classes,
+            label_ids=None if self.label_ids is None else self.label_ids[rows],
+            label_vectors=None if self.label_vectors is None else self.label_vectors[rows],
+            captions=None if self.captions is None else [self.captions[row] for row in chosen],
+            weights=None if self.weights is None else self.weights[rows],
+            repeats=None if self.repeats is None else self.repeats[rows],
+            is_held_out=None if self.is_held_out is None else self.is_held_out[rows],
+            faults=self.faults,
+            ignored=self.ignored,
+        )
+
+
+class Source(ABC):
+    """A place that images come from; one file in `data/sources/` each."""
+
+    kind: ClassVar[str]
+    rank: ClassVar[int] = 50
+    """With `kind = "auto"` sources are asked in this order, and the first that recognises the path reads it."""
+
+    def __init__(self, path: Path, labels_path: Path | None = None) -> None:
+        self.path = path
+        self.labels_path = labels_path
+
+    @classmethod
+    @abstractmethod
+    def recognises(cls, path: Path) -> bool:
+        """Whether this source is the right one for a path that exists."""
+
+    @abstractmethod
+    def listing(self) -> Listing:
+        """Everything that the path holds, without decoding an image."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the names start."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+    def read(self, name: str) -> bytes:
+        """The stored bytes of one image."""
+        with open(os.path.join(self.path, name), "rb") as file:
+            return file.read()
+
+
+def resolved(path: Path, key: str = "data.path") -> Path:
+    """The path that is meant: `~`, environment variables and links followed."""
+    meant = Path(os.path.expandvars(os.path.expanduser(path)))
+    try:
+        absolute = meant.resolve()
+        found = absolute.exists()
+    except (RuntimeError, OSError) as fault:  # a loop is a RuntimeError before Python 3.13
+        raise DataError("E-DATA-002", where=key, path=meant) from fault
+    if meant.is_symlink() and not found and _is_loop(meant):
+        raise DataError("E-DATA-002", where=key, path=meant)
+    if not found:
+        raise DataError("E-DATA-001", where=key, path=absolute, parent=_nearest_parent(absolute))
+    return absolute
+
+
+def _is_loop(path: Path) -> bool:
+    try:
+        os.stat(path)
+    except OSError as fault:
+        return fault.errno == errno.ELOOP
+    return False
+
+
+def _nearest_parent(path: Path) -> Path:
+    return next(parent for parent in path.parents if parent.exists())

@@ -1,0 +1,1 @@
+"""One file per source: a place that images come from."""

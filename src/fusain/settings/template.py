@@ -1,0 +1,71 @@
+"""Writes a settings file from a recipe: its basic settings with their values, and what each one does."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from fusain.settings import described, recipes
+from fusain.settings.described import Described
+
+
+def write_toml(recipe: str, *, data: Path | None, output: Path) -> Path:
+    """Makes the settings file `output`; the caller has seen to it that nothing is lost there."""
+    text = toml_text(recipes.load(recipe), data=data)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(text, encoding="utf-8")
+    return output
+
+
+def toml_text(recipe: recipes.Recipe, *, data: Path | None) -> str:
+    """The text of a settings file: the recipe's name, and the basic settings that exist under it."""
+    description = described.load()
+    kinds = description.under(recipe.values)
+    values = {entry.key: _value(entry, recipe) for entry in description.settings if entry.exists(kinds)}
+    if data is not None:
+        values["data.path"] = str(data)
+    lines = [f"# {line}".rstrip() for line in recipe.description.splitlines()]
+    lines += [
+        "# What stands here can be changed; what was left out has the recipe's value or its default.",
+        "# All settings: fusain train --help-all   One of them: fusain explain train.steps",
+        "",
+        f"recipe = {_toml(recipe.name)}",
+    ]
+    section = ""
+    for entry in description.settings:
+        if not entry.exists(kinds) or not (entry.basic or described.look_up(recipe.values, entry.key) is not None):
+            continue
+        if entry.key.endswith(".kind"):
+            continue
+        if entry.section != section:
+            section = entry.section
+            lines += ["", f"[{section}]"]
+        lines += _setting(entry, values[entry.key])
+    return "\n".join(lines) + "\n"
+
+
+def _setting(entry: Described, value: Any) -> list[str]:
+    name = entry.key.rpartition(".")[2]
+    usual = f" Usually {entry.usual[0]:g} to {entry.usual[1]:g}." if entry.usual else ""
+    words = " ".join(f"{entry.help} [{entry.type}]{usual}".split())
+    comment = textwrap.wrap(words, 110, initial_indent="# ", subsequent_indent="#   ")
+    if value is None and entry.required:
+        return [*comment, f'{name} = "path/to/your/images"' if entry.key == "data.path" else f"# {name} ="]
+    return [*comment, f"# {name} =" if value is None else f"{name} = {_toml(value)}"]
+
+
+def _value(entry: Described, recipe: recipes.Recipe) -> Any:
+    own = described.look_up(recipe.values, entry.key)
+    if own is not None:
+        return own
+    # What the recipe gives in its place makes the default void.
+    rival = f"{entry.section}.{entry.instead_of}" if entry.instead_of else ""
+    return None if rival and described.look_up(recipe.values, rival) is not None else entry.default
+
+
+def _toml(value: Any) -> str:
+    import tomlkit  # Heavier than the rest of this module, and only `fusain new` writes.
+
+    text: str = tomlkit.item(value).as_string()
+    return text

@@ -1,0 +1,70 @@
+"""What is shown while a run goes on: pace, time left, lines for logs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from fusain.cli.progress import Pace, duration, lines, progress, say
+
+
+def run(pace: Pace, steps: int, *, seconds: float = 0.5, start: int = 0, between: float = 0.0) -> None:
+    pace.take({"kind": "start", "step": start, "steps": 100, "images_per_step": 32, "time": 1000.0})
+    for number in range(1, steps + 1):
+        now = 1000.0 + number * (seconds + between)
+        pace.take({"kind": "step", "step": start + number, "loss": 1.0, "seconds": seconds, "time": now})
+
+
+def test_nothing_is_estimated_before_there_is_enough_to_go_by():
+    pace = Pace()
+    run(pace, 19)
+    assert pace.describe() == "loss 1.0000, 64 images/s, estimating…"
+
+
+def test_time_left_is_the_median_step_and_all_else_as_often_as_so_far():
+    pace = Pace()
+    run(pace, 20)
+    assert pace.remaining == 40.0
+    pace.take({"kind": "step", "step": 21, "loss": 1.0, "seconds": 30.0, "time": 1040.0})
+    assert round(pace.remaining, 3) == 39.5
+    slow = Pace()
+    run(slow, 20, between=0.25)
+    assert round(slow.remaining, 3) == 60.0
+    assert slow.describe(datetime(2030, 1, 1, 12, 0)) == "loss 1.0000, 64 images/s, 1 min 00 s left, done at 12:01"
+
+
+def test_after_a_resume_only_this_session_counts():
+    pace = Pace()
+    run(pace, 20, start=50, between=0.5)
+    assert round(pace.remaining, 3) == 30.0
+
+
+def test_durations():
+    assert [duration(seconds) for seconds in (0.4, 59.4, 200, 7500)] == ["0 s", "59 s", "3 min 20 s", "2 h 05 min"]
+
+
+def test_plain_lines_come_every_ten_seconds_and_at_the_end(capsys):
+    times = iter([0.0, 1.0, 11.0, 11.5, 12.0])
+    report = lines("steps", clock=lambda: next(times))
+    report({"kind": "start", "step": 0, "steps": 4, "images_per_step": 2})
+    for step in (1, 2, 3, 4):
+        report({"kind": "step", "step": step, "loss": 1.0, "seconds": 1.0})
+    report({"kind": "held_out", "step": 4, "loss": 0.25})
+    assert capsys.readouterr().err.splitlines() == [
+        "2 of 4 steps: loss 1.0000, 2 images/s, estimating…",
+        "4 of 4 steps: loss 1.0000, 2 images/s, 0 s left, done at " + f"{datetime.now():%H:%M}",
+        "Step 4: held-out loss 0.2500",
+    ]
+
+
+def test_words_of_events():
+    assert say({"kind": "warning", "code": "E-X-001", "text": "Careful."}) == "Warning: Careful."
+    assert say({"kind": "resumed", "step": 1200}) == "Going on from step 1,200."
+    assert say({"kind": "note", "text": "So."}) == "So."
+    assert say({"kind": "step", "step": 1}) == ""
+
+
+def test_progress_without_a_terminal_writes_no_control_characters(capsys):
+    with progress() as report:
+        report({"kind": "start", "step": 0, "steps": 1})
+        report({"kind": "step", "step": 1, "loss": 0.5, "seconds": 0.1})
+    assert "\x1b" not in capsys.readouterr().err
