@@ -1,0 +1,67 @@
+"""One self-contained `report.html` of a run, built from sections; each says itself whether it has something to show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fusain.evaluation import sections
+from fusain.evaluation.curves import Point
+from fusain.evaluation.evaluator import Judgement
+from fusain.evaluation.evidence import Evidence, Images
+from fusain.evaluation.page import page, tag
+
+
+@dataclass(frozen=True)
+class ClassCount:
+    """How many images of a class there were."""
+
+    name: str
+    training: int
+    held_out: int
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Samples that were drawn while it trained, by class."""
+
+    step: int
+    rows: Mapping[str, Sequence[Images]]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything that a report shows; what is empty is left out."""
+
+    title: str
+    lead: str
+    evidence: Evidence
+    judgement: Judgement
+    drawing: str = ""
+    """How the images were drawn, as part of a sentence."""
+    held_out_curve: Sequence[Point] = ()
+    training_curve: Sequence[Point] = ()
+    stages: Sequence[Stage] = ()
+    counts: Sequence[ClassCount] = ()
+    quarantined: Sequence[tuple[str, str]] = ()
+    """Name and reason of each image that was put aside."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    remarks: Sequence[str] = ()
+    """Further limits of the numbers, a sentence each."""
+
+
+def write(contents: Contents, path: Path) -> None:
+    """Write the report beside `path` and rename it, so that nobody opens half of it."""
+    waiting = path.with_name(f".{path.name}.tmp")
+    waiting.write_text(render(contents), encoding="utf-8")
+    waiting.replace(path)
+
+
+def render(contents: Contents) -> str:
+    """The report as one HTML file that asks for nothing outside itself."""
+    built = [section for section in (build(contents) for build in sections.ALL) if section]
+    foot = tag("footer", "Written by Fusain. This file holds all it shows and asks for nothing from outside.")
+    return page(contents.title, sections.header(contents), tag("main", *built), foot)
