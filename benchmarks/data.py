@@ -17,18 +17,33 @@ IMAGES, SIDE, CLASSES = 100_000, 16, 5
 RAW_BYTES = IMAGES * SIDE * SIDE * 3
 
 PREPARE = """
-import json, sys, threading, time, torch
+import json, multiprocessing, sys, threading, time, torch
 from fusain.data.dataset import DataSettings, prepare
 from fusain.data.loader import Loader
 torch.set_num_threads(1)
 def field(name):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name)) * 1024
-before = field("VmRSS")
+before, held_by_children, stopping = field("VmRSS"), 0, threading.Event()
+def watch():
+    global held_by_children
+    while not stopping.wait(0.05):
+        total = 0
+        for child in multiprocessing.active_children():
+            try:
+                rows = open(f"/proc/{child.pid}/smaps_rollup").read().splitlines()
+            except OSError:
+                continue
+            total += sum(int(row.split()[1]) * 1024 for row in rows if row.startswith("Private_Dirty"))
+        held_by_children = max(held_by_children, total)
+watcher = threading.Thread(target=watch)
+watcher.start()
 started = time.perf_counter()
 settings = DataSettings(path=sys.argv[1])
 dataset = prepare(settings, size=16, seed=0)
 seconds = time.perf_counter() - started
-peak = field("VmHWM") - before
+stopping.set()
+watcher.join()
+peak = field("VmHWM") - before + held_by_children
 assert len(dataset) == 100_000 and dataset.held is not None, len(dataset)
 batches = iter(Loader(dataset, settings, seed=0, batch_size=100))
 for _ in range(50):

@@ -6,8 +6,8 @@ import codecs
 import os
 from dataclasses import dataclass
 
+from fusain.data.quarantine import Quarantined
 from fusain.data.scan import CAPTION_EXTENSIONS, Scan
-from fusain.data.source import Quarantined
 from fusain.errors import DataError
 
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))

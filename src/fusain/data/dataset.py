@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fusain.data import fitting, index_cache, manifest, order, split
+from fusain.data import fitting, index_cache, manifest, notices, order, split
 from fusain.data import lock as locks
 from fusain.data.chance import Draws
 from fusain.data.examine import CHUNK, Fit, read
 from fusain.data.images import Pixels
 from fusain.data.index import Held
 from fusain.data.order import Balance
-from fusain.data.report import EXTREME_ASPECT, DataReport, make_report
+from fusain.data.quarantine import Quarantined, refuse_if_too_many
+from fusain.data.report import DataReport, make_report
 from fusain.data.settings import DataSettings, kinds
-from fusain.data.source import EXTENSIONS, Listing, Quarantined, Source, resolved
+from fusain.data.source import EXTENSIONS, Listing, Source, resolved
 from fusain.errors import DataError
 from fusain.settings.notice import Notice
 
@@ -27,8 +28,6 @@ __all__ = ["DataSettings", "Dataset", "check_batch", "prepare"]
 
 Report = Callable[..., None]
 """Called like an event log: report("warning", code=..., text=...) and report("indexing", done=..., total=...)."""
-FEW_IMAGES = 16
-REASONS_SHOWN = 3
 PROGRESS_EVERY = 2_048
 
 
@@ -114,24 +113,26 @@ class Dataset:
         given = order.given_shares(self.settings.class_weights, self.classes) if balance == "weights" else None
         return order.shares(balance, counts, given)
 
-    def pixels(self, items: Draws, draws: Draws | None = None) -> Pixels:
+    def pixels(self, items: Draws, draws: Draws | None = None, seed: int | None = None) -> Pixels:
         """Images B x size x size x 3; with `draws` cropped and mirrored as those draws are, else from their middle."""
-        if self.held is not None and self.held.block is not None and self.held.block.shape[1:3] == (self.size, self.size):
-            return self.augmented(self.held.block[items], draws)
-        return self.augmented([self.fitted(row) for row in np.asarray(items).tolist()], draws)
+        block = self.held.block if self.held is not None else None
+        if block is not None and block.shape[1:3] == (self.size, self.size):
+            return self.augmented(block[items], draws, seed)
+        return self.augmented([self.fitted(row) for row in np.asarray(items).tolist()], draws, seed)
 
-    def augmented(self, fitted: Pixels | list[Pixels], draws: Draws | None) -> Pixels:
-        """Crop and flip as functions of (seed, n)."""
+    def augmented(self, fitted: Pixels | list[Pixels], draws: Draws | None, seed: int | None = None) -> Pixels:
+        """Crop and flip as functions of (seed, n); the seed of the data set where none is given."""
+        seed = self.seed if seed is None else seed
         if isinstance(fitted, list):
-            fitted = np.stack(self._cropped(fitted, draws))
+            fitted = np.stack(self._cropped(fitted, draws, seed))
         if draws is not None and self.settings.flip:
-            fitted = fitting.flipped(fitted, self.seed, draws)
+            fitted = fitting.flipped(fitted, seed, draws)
         return fitted
 
-    def _cropped(self, fitted: list[Pixels], draws: Draws | None) -> list[Pixels]:
+    def _cropped(self, fitted: list[Pixels], draws: Draws | None, seed: int) -> list[Pixels]:
         if draws is None or self.settings.crop == "center":
             return [fitting.centred(image, self.size) for image in fitted]
-        places = fitting.crop_places(self.seed, draws)
+        places = fitting.crop_places(seed, draws)
         return [fitting.cropped(image, self.size, place) for image, place in zip(fitted, places, strict=True)]
 
     def fitted(self, row: int) -> Pixels:
@@ -163,7 +164,7 @@ def prepare(
     lock: Mapping[str, Any] | None = None,
     report: Report | None = None,
 ) -> Dataset:
-    """Everything of `data.path`, looked at and split; with a lock the split is the locked one, and a change is an error."""
+    """Everything of `data.path`, looked at and split; with a lock the split is the locked one, or an error."""
     tell = report or (lambda kind, **facts: None)
     dataset = _looked_at(settings, size, seed, tell)
     dataset.id = locks.identity(dataset)
@@ -176,7 +177,7 @@ def prepare(
         if dataset.label_ids is None:
             raise DataError("E-DATA-062", where="data.balance", balance=settings.balance, kind=dataset.source.kind)
         dataset.expected_shares()
-    dataset.notices += tuple(_notices(dataset))
+    dataset.notices += tuple(notices.worth_a_word(dataset))
     for notice in dataset.notices:
         tell("warning", code=notice.code, text=notice.message.what)
     return dataset
@@ -190,14 +191,14 @@ def _looked_at(settings: DataSettings, size: int, seed: int, tell: Report) -> Da
         raise _no_images(source, listing)
     limit = int(settings.memory_gb * 1e9)
     fit = Fit(size, settings.crop, settings.max_pixels, is_kept=len(listing) * size * size * 3 <= limit)
-    notices: list[Notice] = []
+    said: list[Notice] = []
 
     def progress(done: int, total: int) -> None:
         if done % PROGRESS_EVERY < CHUNK or done == total:
             tell("indexing", done=done, total=total)
 
     def cache_failed(problem: str) -> None:
-        notices.append(Notice("W-DATA-006", folder=index_cache.folder(), problem=problem))
+        said.append(Notice("W-DATA-006", folder=index_cache.folder(), problem=problem))
 
     index = manifest.build(source, listing, fit, limit=limit, progress=progress, warn=cache_failed)
     quarantined = tuple(sorted((*listing.faults, *index.quarantined()), key=lambda entry: entry.name))
@@ -226,7 +227,7 @@ def _looked_at(settings: DataSettings, size: int, seed: int, tell: Report) -> Da
         quarantined=quarantined,
         ignored=listing.ignored,
         is_held_out=listing.is_held_out,
-        notices=tuple(notices),
+        notices=tuple(said),
     )
 
 
@@ -255,24 +256,13 @@ def _no_images(source: Source, listing: Listing) -> DataError:
     )
 
 
-def refuse_if_too_many(quarantined: Sequence[Quarantined], total: int, most: float) -> None:
-    """Some broken files are put aside in silence but for the report; many mean that something else is wrong."""
-    shown = "\n".join(f"    {entry}" for entry in quarantined[:REASONS_SHOWN])
-    if len(quarantined) == total:
-        raise DataError("E-DATA-007", where="data.path", count=f"{total:,}", shown=shown)
-    if len(quarantined) > most * total:
-        share = f"{len(quarantined) / total:.1%}"
-        facts = {"count": f"{len(quarantined):,}", "total": f"{total:,}", "share": share, "most": f"{most:.1%}"}
-        raise DataError("E-DATA-006", where="data.max_quarantined", shown=shown, **facts)
-
-
 def _set_aside(dataset: Dataset) -> npt.NDArray[np.int64]:
     """The user's own split where there is one and `auto` leaves it to him, else one by content."""
     wanted = dataset.settings.held_out
     if wanted == "auto" and dataset.is_held_out is not None:
         leaking = split.leaks(dataset.pixel_hashes, dataset.is_held_out)
         if leaking:
-            shown = "; ".join(" = ".join(f"'{name}'" for name in dataset.names_of(np.asarray(pair))) for pair in leaking[:5])
+            shown = notices.paired(dataset, leaking)
             raise DataError("E-DATA-023", where=str(dataset.path), count=f"{len(leaking):,}", shown=shown)
         if dataset.is_held_out.all():
             raise DataError("E-DATA-022", where="data.path", number=f"{len(dataset):,}", count=f"{len(dataset):,}")
@@ -281,38 +271,11 @@ def _set_aside(dataset: Dataset) -> npt.NDArray[np.int64]:
     return split.choose(dataset.seed, dataset.pixel_hashes, dataset.label_ids, number)
 
 
-def _notices(dataset: Dataset) -> Iterator[Notice]:
-    """What is worth a word before training, though nothing is wrong."""
-    if len(dataset.train) < FEW_IMAGES:
-        yield Notice("W-DATA-001", count=len(dataset.train))
-    if not len(dataset.held_out) and dataset.settings.held_out == "auto":
-        yield Notice("W-DATA-002", count=len(dataset), least=split.AUTO_LEAST_IMAGES)
-    if dataset.quarantined:
-        names = locks.some([entry.name for entry in dataset.quarantined])
-        yield Notice("W-DATA-003", count=f"{len(dataset.quarantined):,}", names=names)
-    small = np.flatnonzero(np.minimum(dataset.heights, dataset.widths) < dataset.size)
-    if len(small):
-        names = locks.some(dataset.names_of(small[: locks.NAMES_SHOWN + 1]))
-        yield Notice("W-DATA-004", count=f"{len(small):,}", size=dataset.size, names=names)
-    long = np.flatnonzero(
-        np.maximum(dataset.heights, dataset.widths) > EXTREME_ASPECT * np.minimum(dataset.heights, dataset.widths)
-    )
-    if len(long):
-        names = locks.some(dataset.names_of(long[: locks.NAMES_SHOWN + 1]))
-        yield Notice("W-DATA-005", count=f"{len(long):,}", aspect=EXTREME_ASPECT, names=names)
-    groups = split.Groups.of(dataset.pixel_hashes)
-    if len(groups.first) < len(dataset):
-        pairs = groups.pairs()
-        shown = "; ".join(" = ".join(f"'{name}'" for name in dataset.names_of(np.asarray(pair))) for pair in pairs[:3])
-        yield Notice("W-DATA-007", count=f"{len(pairs):,}", shown=shown)
-
-
 def check_batch(dataset: Dataset, *, batch_size: int, accumulation: int = 1, processes: int = 1) -> None:
     """A step may not use an image twice: the images of an epoch must fill one."""
     needed = batch_size * accumulation * processes
     if dataset.entries >= needed:
         return
-    images = max(1, len(dataset.train))
     raise DataError(
         "E-DATA-031",
         where="train.batch_size",
@@ -325,5 +288,5 @@ def check_batch(dataset: Dataset, *, batch_size: int, accumulation: int = 1, pro
         repeats=dataset.settings.repeats,
         fits=max(1, dataset.entries // (accumulation * processes)),
         enough=-(-needed * dataset.settings.repeats // dataset.entries) if dataset.entries else needed,
-        more=needed // dataset.settings.repeats - images + 1,
+        more=-(-needed // dataset.settings.repeats) - len(dataset.train),
     )

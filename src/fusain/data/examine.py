@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import multiprocessing
 import os
@@ -85,7 +86,7 @@ def read(source: Source, name: str, max_pixels: int) -> tuple[bytes, images.Deco
 def pixel_hash(pixels: Pixels) -> bytes:
     """Equal for equal pictures of one shape."""
     digest = hashlib.sha256(repr(pixels.shape).encode())
-    digest.update(np.ascontiguousarray(pixels))
+    digest.update(np.ascontiguousarray(pixels).data)
     return digest.digest()
 
 
@@ -138,7 +139,7 @@ def _hashes(rows: Pixels) -> npt.NDArray[np.uint8]:
     found = bytearray()
     for row in rows.reshape(len(rows), -1):
         digest = start.copy()
-        digest.update(row)
+        digest.update(row.data)
         found += digest.digest()
     return np.frombuffer(bytes(found), np.uint8).reshape(-1, HASH_BYTES)
 
@@ -173,6 +174,7 @@ def _pool() -> Iterator[ProcessPoolExecutor]:
 
 def _be_quiet() -> None:
     """Ctrl-C is answered by the parent alone, and a request to stop ends this process at once."""
+    gc.freeze()  # else the first collection would write to, and so copy, all memory shared with the parent
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from fusain.data.examine import HASH_BYTES
 from fusain.data.images import Pixels
-from fusain.data.source import Quarantined
+from fusain.data.quarantine import Quarantined
 from fusain.errors import DataError
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from fusain.data.examine import Fit
 from fusain.data.index import Held, Index
@@ -23,6 +24,7 @@ VERSION: Final = 1
 """Counts up when images would be decoded, converted or fitted differently."""
 UNUSED_DAYS: Final = 30
 SIZE_LIMIT: Final = 8 << 30
+BLOCK_BYTES: Final = 1 << 20
 
 DAMAGED: Final = (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error)
 
@@ -44,7 +46,7 @@ def path_for(source: Source, fit: Fit) -> Path:
 def load(path: Path) -> Index | None:
     """What was kept; None where there is nothing, or where it is damaged (the archive checks itself by CRC)."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             column = {name: archive[name] for name in archive.files}
         held = None
         if "pixels" in column:
@@ -81,14 +83,24 @@ def save(path: Path, index: Index, warn: Callable[[str], None]) -> None:
     waiting = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(waiting, "wb") as file:
-            np.savez(file, allow_pickle=False, **columns)
+        with zipfile.ZipFile(waiting, "w") as archive:
+            for name, column in columns.items():
+                _write(archive, name, np.ascontiguousarray(column))
         os.replace(waiting, path)
         _prune(path.parent)
     except OSError as fault:
         with suppress(OSError):
             waiting.unlink(missing_ok=True)
         warn(fault.strerror or str(fault))
+
+
+def _write(archive: zipfile.ZipFile, name: str, column: npt.NDArray[Any]) -> None:
+    """One column as `numpy.savez` writes it, which itself would copy 32 MB at a time."""
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+        np.lib.format.write_array_header_1_0(member, np.lib.format.header_data_from_array_1_0(column))
+        content = memoryview(column.reshape(-1).view(np.uint8).data)
+        for start in range(0, len(content), BLOCK_BYTES):
+            member.write(content[start : start + BLOCK_BYTES])
 
 
 def _prune(caches: Path) -> None:

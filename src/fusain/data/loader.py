@@ -10,11 +10,11 @@ import torch
 
 from fusain.data.batch import Batch, to_pixels
 from fusain.data.chance import Draws
-from fusain.data.dataset import Dataset, Report, refuse_if_too_many
+from fusain.data.dataset import Dataset, Report
 from fusain.data.images import Pixels
 from fusain.data.order import Order
+from fusain.data.quarantine import Quarantined, refuse_if_too_many
 from fusain.data.settings import DataSettings
-from fusain.data.source import Quarantined
 from fusain.data.workers import Workers
 from fusain.errors import DataError
 
@@ -37,6 +37,7 @@ class Making:
 
     dataset: Dataset
     order: Order
+    seed: int
     batch_size: int
     start_draw: int
 
@@ -47,18 +48,19 @@ class Making:
         draws = self.draws(number)
         items = self.order.items(draws)
         if self.dataset.held is not None:
-            return Made(items, self.dataset.pixels(items, draws))
+            return Made(items, self.dataset.pixels(items, draws, self.seed))
         fitted, used, broken = [], [], []
         for row in items.tolist():
             taken = self._image(row)
             fitted.append(taken.pixels)
             used.append(taken.row)
             broken += taken.broken
-        return Made(np.asarray(used, dtype=np.int64), self.dataset.augmented(fitted, draws), tuple(broken))
+        return Made(np.asarray(used, dtype=np.int64), self.dataset.augmented(fitted, draws, self.seed), tuple(broken))
 
     def _image(self, row: int) -> _Taken:
         """The image, or the next good one among the training images where it broke since it was looked at."""
-        train, broken = self.dataset.train, []
+        train = self.dataset.train
+        broken: list[Quarantined] = []
         place = int(np.searchsorted(train, row))
         for step in range(min(len(train), SUBSTITUTES_TRIED)):
             candidate = int(train[(place + step) % len(train)])
@@ -78,7 +80,10 @@ class _Taken:
 
 @dataclass
 class Loader:
-    """Iterates batches of full size without end; draw n is the same image whatever the batch size and the workers."""
+    """Iterates batches of full size without end; draw n is the same image whatever the batch size and the workers.
+
+    Of `settings` only `workers` and `max_quarantined` are used: all else was settled when the data set was prepared.
+    """
 
     dataset: Dataset
     settings: DataSettings
@@ -92,7 +97,7 @@ class Loader:
     def __post_init__(self) -> None:
         self._broken: dict[str, Quarantined] = {}
         order = Order(self.seed, self.dataset.train_entries, self.dataset.chances())
-        self._making = Making(self.dataset, order, self.batch_size, self.start_draw)
+        self._making = Making(self.dataset, order, self.seed, self.batch_size, self.start_draw)
 
     def __iter__(self) -> Iterator[Batch]:
         """Start over at `start_draw`."""
@@ -149,7 +154,8 @@ def held_out_batches(dataset: Dataset, batch_size: int, limit: int | None = None
     count = len(dataset.held_out)
     wanted = count if limit is None else min(limit, count)
     wanted -= wanted % batch_size if wanted > batch_size else 0
-    rows = dataset.held_out[np.linspace(0, count - 1, wanted).round().astype(np.int64)] if wanted else dataset.held_out[:0]
+    spread = np.linspace(0, max(0, count - 1), wanted).round().astype(np.int64)
+    rows = dataset.held_out[spread]
     for start in range(0, wanted, batch_size):
         items = rows[start : start + batch_size]
         draws = np.arange(start, start + len(items), dtype=np.int64)

@@ -24,14 +24,15 @@ def identity(dataset: Dataset) -> str:
     digest = hashlib.sha256()
     for column in (list(dataset.classes), dataset.names):
         digest.update(json.dumps(column, separators=(",", ":")).encode())
-    digest.update(np.ascontiguousarray(dataset.hashes))
+    digest.update(np.ascontiguousarray(dataset.hashes).data)
     digest.update("".join(texts(dataset)).encode())
     return digest.hexdigest()
 
 
 def texts(dataset: Dataset) -> list[str]:
     """A short digest of what each image is said to show, and of how much it counts."""
-    if dataset.captions is None and dataset.label_vectors is None and dataset.weights is None and dataset.repeats is None:
+    told = (dataset.captions, dataset.label_vectors, dataset.weights, dataset.repeats)
+    if all(column is None for column in told):
         if dataset.label_ids is None:
             return [_digest(None)] * len(dataset)
         by_label = {label: _digest(_class_name(dataset, label)) for label in np.unique(dataset.label_ids).tolist()}
@@ -102,4 +103,5 @@ def difference(dataset: Dataset, lock: Mapping[str, Any]) -> str:
 
 def some(names: Sequence[str], shown: int = NAMES_SHOWN) -> str:
     """The first few names, and that there are more."""
-    return ", ".join(f"'{name}'" for name in names[:shown]) + (" ..." if len(names) > shown else "")
+    more = f" and {len(names) - shown:,} more" if len(names) > shown else ""
+    return ", ".join(f"'{name}'" for name in names[:shown]) + more

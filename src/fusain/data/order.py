@@ -16,7 +16,9 @@ Balance = Literal["none", "equal", "complement", "weights"]
 Entries = npt.NDArray[np.int64]
 
 
-def shares(balance: Balance, counts: npt.NDArray[np.int64], given: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64]:
+def shares(
+    balance: Balance, counts: npt.NDArray[np.int64], given: npt.NDArray[np.float64] | None
+) -> npt.NDArray[np.float64]:
     """The expected share of each class among the draws; an empty class has none.
 
     `complement` draws each image with a weight of 1 - n_k/N, so that a class has n_k (1 - n_k/N).
@@ -31,7 +33,10 @@ def shares(balance: Balance, counts: npt.NDArray[np.int64], given: npt.NDArray[n
         mass = np.where(counts > 0, given, 0.0)
     else:
         mass = counts.astype(np.float64)
-    return mass / mass.sum()
+    if mass.sum() == 0:
+        raise DataError("E-DATA-063", where="data.class_weights")
+    found: npt.NDArray[np.float64] = mass / mass.sum()
+    return found
 
 
 def given_shares(class_weights: Mapping[str, float], classes: tuple[str, ...]) -> npt.NDArray[np.float64]:
@@ -41,10 +46,7 @@ def given_shares(class_weights: Mapping[str, float], classes: tuple[str, ...]) -
     if unknown or missing:
         problem = f"unknown: {', '.join(unknown)}" if unknown else f"missing: {', '.join(missing)}"
         raise DataError("E-DATA-061", where="data.class_weights", problem=problem, classes=", ".join(classes))
-    weights = np.asarray([class_weights[name] for name in classes], dtype=np.float64)
-    if weights.sum() <= 0:
-        raise DataError("E-DATA-063", where="data.class_weights")
-    return weights
+    return np.asarray([class_weights[name] for name in classes], dtype=np.float64)
 
 
 class Order:
@@ -76,5 +78,5 @@ class Order:
         return {"seed": self.seed, "entries": self.entries, "ends": self._ends}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        self.__init__(state["seed"], state["entries"])  # type: ignore[misc, arg-type]
+        self.__init__(state["seed"], state["entries"])  # type: ignore[misc]
         self._ends = state["ends"]  # type: ignore[assignment]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+from array import array
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +14,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from fusain.data.source import EXTENSIONS, Listing, Quarantined
+from fusain.data.quarantine import Quarantined
+from fusain.data.source import EXTENSIONS, Listing
 from fusain.errors import DataError
 
 CAPTION_EXTENSIONS: Final = (".txt", ".caption")
@@ -20,7 +23,6 @@ TRAIN_FOLDERS: Final = frozenset({"train", "training"})
 HELD_OUT_FOLDERS: Final = frozenset({"val", "valid", "validation", "test", "held_out", "held-out"})
 
 _IMAGE: Final = frozenset(EXTENSIONS)
-_UNREADABLE: Final = -1
 
 
 @dataclass
@@ -41,9 +43,7 @@ class Scan:
         ignored = dict(self.ignored)
         if not self.names and self.caption_files:
             ignored["captions"] = len(self.caption_files)
-        return Listing(
-            self.names, self.sizes, self.mtimes, ignored=ignored, folders=self.folders, faults=self.faults
-        )
+        return Listing(self.names, self.sizes, self.mtimes, ignored=ignored, folders=self.folders, faults=self.faults)
 
     def has_given_split(self) -> bool:
         """Whether the folder holds `train` beside `val` or `test` and nothing else."""
@@ -65,7 +65,9 @@ class _Walk:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.rows: list[tuple[str, int, int]] = []
+        self.names: list[str] = []
+        self.sizes = array("q")
+        self.mtimes = array("q")
         self.captions: set[str] = set()
         self.ignored: Counter[str] = Counter()
         self.faults: list[Quarantined] = []
@@ -74,15 +76,15 @@ class _Walk:
     def enter(self, folder: str, prefix: str, above: tuple[tuple[int, int], ...]) -> None:
         try:
             seen = os.stat(folder)
+            identity = (seen.st_dev, seen.st_ino)
+            if identity in above:
+                raise DataError("E-DATA-002", where="data.path", path=folder)
             entries = os.scandir(folder)
         except OSError as fault:
             if not prefix:
                 raise DataError("E-DATA-005", where="data.path", path=folder, fault=fault.strerror) from fault
             self.put_aside("E-DATA-010", prefix.rstrip("/"), fault.strerror or str(fault))
             return
-        identity = (seen.st_dev, seen.st_ino)
-        if identity in above:
-            raise DataError("E-DATA-002", where="data.path", path=folder)
         with entries:
             for entry in entries:
                 if not entry.name.startswith((".", "__MACOSX")):
@@ -113,8 +115,12 @@ class _Walk:
         elif entry.is_dir():
             self.folders += 1
             self.enter(entry.path, f"{name}/", above)
+        elif not stat.S_ISREG(facts.st_mode):
+            self.put_aside("E-DATA-010", name, "it is no regular file")
         else:
-            self.rows.append((name, facts.st_size, facts.st_mtime_ns))
+            self.names.append(name)
+            self.sizes.append(facts.st_size)
+            self.mtimes.append(facts.st_mtime_ns)
 
     def put_aside(self, code: str, name: str, problem: str) -> None:
         self.faults.append(Quarantined.of(DataError(code, where=name, name=name, problem=problem)))
@@ -124,13 +130,12 @@ def scan(root: Path) -> Scan:
     """All images below `root`, sorted by name. A folder that contains itself through a link is an error."""
     walk = _Walk(root)
     walk.enter(str(root), "", ())
-    rows = walk.rows
-    rows.sort()
+    order = sorted(range(len(walk.names)), key=walk.names.__getitem__)
     return Scan(
         root=root,
-        names=[name for name, _, _ in rows],
-        sizes=np.fromiter((size for _, size, _ in rows), np.int64, len(rows)),
-        mtimes=np.fromiter((mtime for _, _, mtime in rows), np.int64, len(rows)),
+        names=[walk.names[row] for row in order],
+        sizes=np.asarray(walk.sizes, np.int64)[order],
+        mtimes=np.asarray(walk.mtimes, np.int64)[order],
         caption_files=frozenset(walk.captions),
         folders=walk.folders,
         ignored=dict(sorted(walk.ignored.items())),

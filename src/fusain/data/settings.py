@@ -31,7 +31,7 @@ class DataSettings(Section):
     labels_path: Path | None = advanced(None)
     """The labels that belong to a single `.npy` file of images. In a folder of two arrays they are found."""
     balance: Balance = basic("none")
-    """How often each class is drawn: as it comes (`none`), `equal`ly, by `complement` (1 - n/N an image), or by `weights`."""
+    """How classes are drawn: as they come (`none`), `equal`, by `complement` (1 - n/N an image) or by `weights`."""
     class_weights: dict[str, float] = advanced(default_factory=dict)
     """The share of each class for `balance = "weights"`, as in { cat = 2, dog = 1 }. Every class needs one."""
     repeats: int = advanced(1, ge=1, le=100_000)

@@ -71,10 +71,15 @@ def what_it_is(head: bytes) -> Finding:
         return Finding("a video (MP4 or QuickTime)", "take single frames out of it")
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         return Finding("a video (AVI)", "take single frames out of it")
+    return _as_text(head)
+
+
+def _as_text(head: bytes) -> Finding:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if _SVG.search(text):
+    drawing, page = _SVG.search(text), _HTML.search(text)
+    if drawing and not (page and page.start() < drawing.start()):
         return Finding("an SVG drawing", "export it as PNG")
-    if _HTML.search(text):
+    if page:
         return Finding("an HTML page (failed download?)", "download it again")
     if text[:1] in (b"{", b"["):
         return Finding("JSON text (failed download?)", "download it again")

@@ -13,27 +13,15 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from fusain.errors import DataError, FusainError
+from fusain.data import sniff
+from fusain.data.quarantine import Quarantined
+from fusain.errors import DataError
 
-EXTENSIONS = ".png .jpg .jpeg .jfif .jpe .webp .bmp .gif .tif .tiff .avif .ppm .pgm .heic .heif .mpo".split()
+EXTENSIONS = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".bmp", ".gif"),
+    *(".tif", ".tiff", ".avif", ".ppm", ".pgm", ".heic", ".heif"),
+)
 """Files that are looked at; what is no image, or of a kind that cannot be read, is put aside by name."""
-UNLABELLED = -1
-
-
-@dataclass(frozen=True)
-class Quarantined:
-    """One image that is put aside, and why."""
-
-    name: str
-    code: str
-    reason: str
-
-    @classmethod
-    def of(cls, fault: FusainError) -> Quarantined:
-        return cls(str(fault.facts["name"]), fault.code, fault.message.what)
-
-    def __str__(self) -> str:
-        return f"{self.code} {self.reason}"
 
 
 @dataclass
@@ -116,8 +104,10 @@ class Source(ABC):
 
     def read(self, name: str) -> bytes:
         """The stored bytes of one image."""
-        with open(os.path.join(self.path, name), "rb") as file:
-            return file.read()
+        with open(os.path.join(self.folder, name), "rb") as file:
+            head = file.read(sniff.HEAD_BYTES)
+            # What is no image may be a film of any length; its beginning is enough to say so.
+            return head + file.read() if sniff.image_format(head) else head
 
 
 def resolved(path: Path, key: str = "data.path") -> Path:

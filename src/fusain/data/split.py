@@ -60,7 +60,9 @@ def wanted(held_out: HeldOut, count: int) -> int:
     return number
 
 
-def choose(seed: int, pixel_hashes: npt.NDArray[np.uint8], label_ids: npt.NDArray[np.int32] | None, number: int) -> Rows:
+def choose(
+    seed: int, pixel_hashes: npt.NDArray[np.uint8], label_ids: npt.NDArray[np.int32] | None, number: int
+) -> Rows:
     """About `number` rows, each class in its proportion; equal images stay on one side."""
     if number == 0:
         return np.zeros(0, np.int64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import multiprocessing
 import signal
 import threading
 import time
@@ -57,7 +58,8 @@ class Workers:
                     made = self._next(running)
                 except WORKER_FAULTS as fault:
                     failures += 1
-                    running = _stopped(running)
+                    _stopped(running)
+                    running = None
                     self._refuse_if_hopeless(number, failures, fault)
                     continue
                 yield made
@@ -66,9 +68,21 @@ class Workers:
             _stopped(running)
 
     def _started(self, number: int) -> Any:
-        """Workers that begin at that batch; None where the system has no room for them, and then none is tried again."""
+        """Workers that begin at that batch; None where the system has no room for them, for good then."""
         if self.count == 0:
             return None
+        try:
+            return self._loader(number)
+        except OSError as fault:
+            if fault.errno not in NO_ROOM:
+                raise
+            notice = Notice("W-DATA-008", problem=fault.strerror or fault)
+            self.tell(notice.code, f"{notice.message.what} {notice.message.why}")
+            self.count = 0
+            return None
+
+    def _loader(self, number: int) -> Any:
+        _make_sure_of_room(self.count)
         loader: DataLoader[Made] = DataLoader(
             self.making,  # type: ignore[arg-type]  # a map from number to batch without an end
             batch_size=None,
@@ -79,17 +93,9 @@ class Workers:
             worker_init_fn=_be_quiet,
             generator=torch.Generator(),  # else torch's own random state would move on
         )
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # more workers than cores is the user's choice
-                return _without_its_signals(loader)
-        except OSError as fault:
-            if fault.errno not in NO_ROOM:
-                raise
-            notice = Notice("W-DATA-008", problem=fault.strerror or fault)
-            self.tell(notice.code, f"{notice.message.what} {notice.message.why}")
-            self.count = 0
-            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # more workers than cores is the user's choice
+            return _without_its_signals(loader)
 
     def _next(self, running: Any) -> Made:
         """The next batch; a death is seen within a second, a silence counts as hung after the timeout."""
@@ -111,6 +117,12 @@ class Workers:
             raise DataError("E-DATA-071", where="data.workers", batch=number, names=names, problem=problem) from fault
         notice = Notice("W-DATA-009", problem=problem, failures=failures, attempts=ATTEMPTS)
         self.tell(notice.code, notice.message.what)
+
+
+def _make_sure_of_room(count: int) -> None:
+    """An OSError where so many workers could not be talked to: torch would fail halfway and leave a mess."""
+    locks = [multiprocessing.Lock() for _ in range(4 * (count + 2))]
+    del locks
 
 
 def _without_its_signals(loader: DataLoader[Any]) -> Any:

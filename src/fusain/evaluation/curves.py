@@ -70,7 +70,9 @@ def plot(curves: Sequence[Curve], title: str) -> Html:
     left = [tag("span", f"{value:.3g}", style=f"top:{height_of(value):.2%}") for value in marks]
     steps = [round(last * part / 4) for part in range(5)]
     below = [tag("span", f"{step:,}", style=f"left:{step / last:.1%}") for step in steps]
-    frame = tag("div", tag("div", *left, class_="y"), tag("svg", *drawn, **view), tag("div", *below, class_="x"), class_="plot")
+    frame = tag(
+        "div", tag("div", *left, class_="y"), tag("svg", *drawn, **view), tag("div", *below, class_="x"), class_="plot"
+    )
     legend = [tag("li", curve.name, class_="main" if curve.is_main else "thin") for curve in curves if curve.points]
     return text(frame, tag("ul", *legend, class_="legend"))
 

@@ -47,9 +47,7 @@ def _at_most(hits: int, count: int, share: float) -> float:
     """P(X <= hits) for X binomial."""
     if share <= 0.0 or share >= 1.0:
         return 1.0 if share <= 0.0 or hits >= count else 0.0
-    logs = (
-        log_choose(count, k) + k * math.log(share) + (count - k) * math.log1p(-share) for k in range(hits + 1)
-    )
+    logs = (log_choose(count, k) + k * math.log(share) + (count - k) * math.log1p(-share) for k in range(hits + 1))
     return math.fsum(map(math.exp, logs))
 
 

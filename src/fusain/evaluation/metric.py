@@ -32,6 +32,11 @@ class Measurement:
         return asdict(self)
 
 
+def percent(share: float) -> str:
+    """A share as people read it, the sign never parted from its number."""
+    return f"{share * 100:.1f}\u202f%"
+
+
 class Metric(ABC):
     """One way to measure; one file in `evaluation/metrics/` each."""
 

@@ -141,8 +141,10 @@ th, td { text-align: left; padding: .5em 1.2em .5em 0; border-bottom: 1px solid 
   font-weight: 400; overflow-wrap: anywhere }
 thead th { color: var(--soft); font-size: .8rem; font-weight: 600; white-space: nowrap }
 .settings th { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: .84rem }
-.counts td:nth-child(2) { width: 46%; min-width: 110px; vertical-align: middle }
-.bar { display: block; height: 12px; border-radius: 6px; background: var(--chalk-soft); min-width: 3px; overflow: hidden }
+.counts th, .counts td { white-space: nowrap }
+.counts td:nth-child(2) { width: 50%; min-width: 56px; vertical-align: middle }
+.key-line { margin-top: 1em }
+.bar { display: block; height: 8px; border-radius: 4px; background: var(--chalk-soft); min-width: 3px; overflow: hidden }
 .bar i { display: block; height: 100%; background: var(--chalk) }
 .stages td, .stages th { border: 0; padding: 5px 10px 5px 0; vertical-align: middle; white-space: nowrap }
 .stages { width: auto }
@@ -160,7 +162,7 @@ details[open] { padding-bottom: 14px }
 ul.plain { padding-left: 1.15em; max-width: 66ch; margin: 0 0 1em }
 ul.plain li { margin-bottom: .7em }
 ul.plain li::marker { color: var(--chalk) }
-footer { color: var(--soft); font-size: .84rem; padding-top: 26px; padding-bottom: 60px; border-top: 1px solid var(--line) }
+footer { color: var(--soft); font-size: .84rem; padding-top: 26px; padding-bottom: 60px }
 @media (max-width: 560px) { body { font-size: 16px } .ribbon { padding: 12px } .ribbon .tiles { gap: 8px 6px }
   .card { padding: 18px } .plot { grid-template-columns: 2.9em 1fr } .legend { margin-left: 0 } th, td { padding-right: .8em } }
 @media print { body { background: #fff } .card, .ribbon { box-shadow: none } section { break-inside: avoid } }

@@ -11,13 +11,13 @@ from fusain.evaluation import curves
 from fusain.evaluation.curves import Curve
 from fusain.evaluation.evaluator import Pair, Result, closest, nearest_pairs, spread
 from fusain.evaluation.evidence import ImageSet
-from fusain.evaluation.metric import Measurement
+from fusain.evaluation.metric import Measurement, percent
 from fusain.evaluation.page import Html, picture, table, tag, text
 
 if TYPE_CHECKING:
     from fusain.evaluation.report import Contents
 
-IN_RIBBON, IN_SHEET, IN_STAGE, IN_DATA, PAIRS = 66, 32, 4, 16, 12
+IN_RIBBON, IN_SHEET, IN_STAGE, IN_DATA, PAIRS = 60, 36, 4, 24, 12
 NOTHING: Final = Html("")
 
 
@@ -26,7 +26,7 @@ def header(contents: Contents) -> Html:
     images = contents.evidence.generated
     shown = [picture(images.images[row], images.name(row)) for row in _mixed(images, IN_RIBBON)]
     ribbon = tag("div", tag("div", *shown, class_="tiles"), class_="ribbon") if shown else NOTHING
-    drawing = f"Drawn by this model{', ' + contents.drawing if contents.drawing else ''}; nobody chose them."
+    drawing = f"Drawn by this model{', ' + contents.drawing if contents.drawing else ''}. Nobody chose them."
     return tag(
         "header",
         tag("div", "Fusain", class_="brand"),
@@ -43,13 +43,22 @@ def numbers(contents: Contents) -> Html:
     if not results:
         return NOTHING
     by_class = [_class_table(result) for result in results if result.measurement.parts]
-    key = text("The coloured bar is the 95 % interval. ", tag("span", class_="key"), "marks unseen real images.")
-    return _section("The numbers", tag("div", *map(_card, results), class_="cards"), tag("p", key, class_="small soft"), *by_class)
+    key = text("The coloured bar is the 95\u202f% interval. ", tag("span", class_="key"), "marks unseen real images.")
+    return _section(
+        "The numbers",
+        tag("div", *map(_card, results), class_="cards"),
+        tag("p", key, class_="small soft key-line"),
+        *by_class,
+    )
 
 
 def _card(result: Result) -> Html:
     metric, found = result.metric, result.measurement
-    top = max(1.0, found.high, found.reference or 0.0) if metric.unit == "ratio" or found.value > 0.3 else _round_up(found)
+    top = (
+        max(1.0, found.high, found.reference or 0.0)
+        if metric.unit == "ratio" or found.value > 0.3
+        else _round_up(found)
+    )
     marks = [
         tag("i", style=f"left:{_at(found.low, top)};width:{_at(min(found.high, top) - found.low, top)}"),
         tag("b", style=f"left:{_at(found.value, top)}"),
@@ -62,7 +71,12 @@ def _card(result: Result) -> Html:
         tag("h3", metric.title, class_="label"),
         tag("div", _shown(result, found.value), class_="value"),
         tag("div", *marks, class_="range", aria_hidden="true"),
-        tag("div", tag("span", _shown(result, 0, short=True)), tag("span", _shown(result, top, short=True)), class_="ends"),
+        tag(
+            "div",
+            tag("span", _shown(result, 0, short=True)),
+            tag("span", _shown(result, top, short=True)),
+            class_="ends",
+        ),
         tag("p", interval, class_="soft small"),
         tag("p", found.sentence),
         class_="card",
@@ -188,7 +202,9 @@ def _training_sheets(training: ImageSet, classes: Sequence[str]) -> Iterator[Htm
 def limits(contents: Contents) -> Html:
     """What the numbers cannot say, and what nobody has looked at."""
     said = [result.metric.cannot_say for result in contents.judgement.results.values()]
-    lacking = [f"Not measured: {kind}, for want of {', '.join(needs)}." for kind, needs in contents.judgement.left_out.items()]
+    lacking = [
+        f"Not measured: {kind}, for want of {', '.join(needs)}." for kind, needs in contents.judgement.left_out.items()
+    ]
     open_questions = "Nobody has looked for visual faults (artifacts) in single images yet, nor compared checkpoints."
     items = [tag("li", sentence) for sentence in (*said, *contents.remarks, *lacking, open_questions)]
     return _section("What these numbers cannot say", tag("ul", *items, class_="plain"))
@@ -234,7 +250,7 @@ def _mixed(images: ImageSet, count: int) -> list[int]:
 
 def _shown(result: Result, value: float, *, short: bool = False) -> str:
     if result.metric.unit == "share":
-        return f"{value * 100:.3g} %" if short else f"{value * 100:.1f} %"
+        return f"{value * 100:.3g}\u202f%" if short else percent(value)
     return f"{value:.3g}" if short else f"{value:.2f}"
 
 

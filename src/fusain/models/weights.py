@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -22,14 +23,18 @@ def read(path: Path) -> dict[str, torch.Tensor]:
 def read_into(module: torch.nn.Module, path: Path) -> None:
     """Put a file's tensors into `module`; a key too many or too few is an error, never silence."""
     tensors = read(path)
-    wanted = module.state_dict()
+    check_fit(module.state_dict(), tensors, where=path)
+    module.load_state_dict(tensors)
+
+
+def check_fit(wanted: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], *, where: Path) -> None:
+    """Both have the same names and shapes, or it is an error that names the first that differs."""
     missing, unknown = sorted(wanted.keys() - tensors.keys()), sorted(tensors.keys() - wanted.keys())
     unlike = [name for name in wanted.keys() & tensors.keys() if wanted[name].shape != tensors[name].shape]
     if missing or unknown or unlike:
         first = (missing + unknown + sorted(unlike))[0]
         matched = len(wanted) - len(missing) - len(unlike)
-        raise StorageError("E-MODEL-002", where=str(path), matched=matched, total=len(wanted), first=first)
-    module.load_state_dict(tensors)
+        raise StorageError("E-MODEL-002", where=str(where), matched=matched, total=len(wanted), first=first)
 
 
 def load_into(module: torch.nn.Module, folder: Path) -> None:

@@ -66,7 +66,7 @@ class Checkpoints:
         self.keep = keep
 
     def save(self, step: int, parts: Mapping[str, Mapping[str, torch.Tensor]], state: Mapping[str, Any]) -> Checkpoint:
-        """Write, commit and verify one checkpoint; raises OSError or SafetensorError and leaves nothing behind."""
+        """Write, commit and verify one checkpoint; what fails is a storage fault and leaves nothing behind."""
         self.folder.mkdir(parents=True, exist_ok=True)
         hidden = self.folder / f"{HIDDEN}{PREFIX}{step:08d}-{uuid.uuid4().hex[:8]}"
         final = self.folder / f"{PREFIX}{step:08d}"
@@ -81,11 +81,15 @@ class Checkpoints:
             if final.exists():
                 _remove(final)  # only a damaged one can stand here: the run was resumed from before it
             _rename(hidden, final)
-            _sync(self.folder)
         finally:
             if hidden.exists():
                 _remove(hidden)
-        saved = read(final)
+        try:
+            _sync(self.folder)
+            saved = read(final)
+        except BaseException:
+            _remove(final)  # whole or not listed: nobody knows what of it reached the disk
+            raise
         self._rotate(saved)
         return saved
 
@@ -96,7 +100,7 @@ class Checkpoints:
     def newest(self, *, note: Any) -> Checkpoint | None:
         """The newest one that verifies; each damaged one is told to `note`. Damaged ones only: an error."""
         damaged = []
-        for path in reversed(self.listed()):
+        for path in sorted(self.folder.glob(f"{PREFIX}*"), reverse=True):  # one that lost its manifest is damaged too
             try:
                 return read(path)
             except StorageError as fault:
@@ -124,16 +128,29 @@ def read(folder: Path) -> Checkpoint:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         files: dict[str, dict[str, Any]] = manifest["files"]
-    except (OSError, ValueError, KeyError, TypeError) as fault:
+    except FileNotFoundError as fault:
+        raise StorageError("E-CKPT-002", where=str(folder), file=MANIFEST, name=folder.name) from fault
+    except OSError as fault:
+        raise _unreadable(folder / MANIFEST, fault) from fault
+    except (ValueError, KeyError, TypeError) as fault:
         raise StorageError("E-CKPT-001", where=str(folder), file=MANIFEST, name=folder.name) from fault
     for name, expected in files.items():
         path = folder / name
-        if not path.exists():
-            raise StorageError("E-CKPT-002", where=str(path), file=name, name=folder.name)
-        if path.stat().st_size != expected["bytes"] or _digest(path) != expected["sha256"]:
+        try:
+            is_same = path.stat().st_size == expected["bytes"] and _digest(path) == expected["sha256"]
+        except FileNotFoundError as fault:
+            raise StorageError("E-CKPT-002", where=str(path), file=name, name=folder.name) from fault
+        except OSError as fault:
+            raise _unreadable(path, fault) from fault
+        if not is_same:
             raise StorageError("E-CKPT-001", where=str(path), file=name, name=folder.name)
     state = json.loads((folder / STATE).read_text(encoding="utf-8"))
     return Checkpoint(folder, state["step"], state)
+
+
+def _unreadable(path: Path, fault: OSError) -> StorageError:
+    name = path.parent.name
+    return StorageError("E-CKPT-003", where=str(path), file=path.name, name=name, fault=fault.strerror or fault)
 
 
 def extra_files(folder: Path) -> list[str]:
@@ -164,9 +181,15 @@ def unflatten(tensors: Mapping[str, torch.Tensor], rest: Mapping[str, Any]) -> d
     return {"state": state, "param_groups": rest["param_groups"]}
 
 
-def is_storage_fault(fault: BaseException) -> bool:
-    """True for what a full or failing disk raises: safetensors has an error of its own for it."""
-    return isinstance(fault, OSError | SafetensorError)
+STORAGE_FAULTS = (OSError, SafetensorError, StorageError)
+"""What a full or failing disk raises: safetensors has an error of its own, and reading back what was saved another."""
+
+
+def reason(fault: Exception) -> str:
+    """A storage fault in a few words."""
+    if isinstance(fault, StorageError):
+        return fault.message.what.rstrip(".")
+    return str(getattr(fault, "strerror", None) or fault)
 
 
 def _write_manifest(folder: Path) -> None:

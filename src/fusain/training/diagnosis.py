@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import torch
 
 from fusain.data.batch import Batch
 from fusain.data.chance import Draws
-from fusain.errors import MemoryFault, NonFiniteError
+from fusain.errors import FusainError, MemoryFault, NonFiniteError
 from fusain.training.engine import Engine
 
 if TYPE_CHECKING:
@@ -42,6 +43,24 @@ def out_of_memory(settings: TrainSettings, engine: Engine, *, step: int, fault: 
     )
 
 
+@contextlib.contextmanager
+def memory_faults_told(settings: TrainSettings, engine: Engine, step: Callable[[], int]) -> Iterator[None]:
+    """Within, running out of memory is a fault that says what to change, wherever in a step it happens."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as fault:
+        if not is_out_of_memory(fault):
+            raise
+        raise out_of_memory(settings, engine, step=step(), fault=fault) from fault
+
+
+def in_words(fault: Exception) -> str:
+    """A fault of any kind in one line; many say nothing without the name of their kind."""
+    words = fault.message.what.rstrip(".") if isinstance(fault, FusainError) else str(fault).strip()
+    line = words.splitlines()[0] if words else ""
+    return line if isinstance(fault, FusainError | OSError) else f"{type(fault).__name__}: {line}".rstrip(": ")
+
+
 def not_finite(
     what: str,
     value: float,
@@ -66,5 +85,6 @@ def not_finite(
         "draws": [int(draw) for batch in batches for draw in batch.draws],
         "times": times_B.tolist() if times_B is not None else None,
     }
-    (folder / "diagnosis.json").write_text(json.dumps(bundle, indent=1, ensure_ascii=False), encoding="utf-8")
+    with contextlib.suppress(OSError):  # on a full disk the fault itself must still be told
+        (folder / "diagnosis.json").write_text(json.dumps(bundle, indent=1, ensure_ascii=False), encoding="utf-8")
     return NonFiniteError("E-TRAIN-001", where=f"step {step}", what=what, value=value, images=shown)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from fusain.errors import StorageError
 from fusain.messages import render
 
 Event = dict[str, Any]
@@ -44,8 +46,7 @@ class EventLog:
         """Write what waits. A disk that is full costs no step: rows wait and are written when there is room."""
         self._flushed = time.monotonic()
         try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("".join(f"{row}\n" for row in self._waiting))
+            append(self.path, "".join(f"{row}\n" for row in self._waiting))
             self._waiting.clear()
             self._is_failing = False
         except OSError as fault:
@@ -61,6 +62,20 @@ class EventLog:
             self._listeners.remove(listener)
             name = getattr(listener, "name", type(listener).__name__)
             self.warn("W-TRACK-001", name=name, fault=fault)
+
+
+def append(path: Path, rows: str) -> None:
+    """All or nothing: half a row would make the next one unreadable, and rows that wait would come twice."""
+    with path.open("ab", buffering=0) as file:
+        before = file.seek(0, os.SEEK_END)
+        data = memoryview(rows.encode())
+        try:
+            while data:
+                data = data[file.write(data) :]
+        except OSError:
+            with contextlib.suppress(OSError):
+                file.truncate(before)
+            raise
 
 
 def read(path: Path) -> Iterator[Event]:
@@ -89,5 +104,9 @@ def supersede(path: Path, *, after_step: int) -> None:
         if row.get("step", 0) > after_step:
             row["superseded"] = True
     replacement = path.with_suffix(".jsonl.tmp")
-    replacement.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    os.replace(replacement, path)
+    try:
+        replacement.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        os.replace(replacement, path)
+    except OSError as fault:
+        replacement.unlink(missing_ok=True)
+        raise StorageError("E-STORE-004", where=str(path), fault=fault.strerror or fault) from fault

@@ -15,8 +15,9 @@ from pydantic import Field, model_validator
 
 from fusain.data import chance
 from fusain.data.batch import Batch
-from fusain.errors import FusainError, NonFiniteError, StorageError
+from fusain.errors import NonFiniteError, StorageError
 from fusain.models.family import Family, at_rest
+from fusain.models.weights import check_fit
 from fusain.settings.section import Section, basic
 from fusain.training import checkpoint as checkpoints
 from fusain.training import diagnosis
@@ -133,7 +134,7 @@ class Trainer:
         """Train to the end, or to a stop; the reason for stopping early is returned."""
         parts, plan, report = self.parts, self.plan, self.parts.report
         draws_per_step = self.settings.batch_size * self.settings.accumulation
-        with stop.listening():
+        with stop.listening(), diagnosis.memory_faults_told(self.settings, parts.engine, lambda: self.step + 1):
             batches = parts.batches(self.step * draws_per_step)
             report("start", step=self.step, steps=plan.steps, images_per_step=draws_per_step)
             if self.step == 0:
@@ -177,13 +178,17 @@ class Trainer:
         """Continue from a checkpoint."""
         state, parts = saved.state, self.parts
         weights = saved.tensors("trainable")
+        check_fit(self._parameters, weights, where=saved.folder)
         with torch.no_grad():
             for name, parameter in self._parameters.items():
                 parameter.copy_(weights[name])
-        self._optimizer.load_state_dict(checkpoints.unflatten(saved.tensors("optimizer"), state["optimizer"]))
+        if state["optimizer_name"] == self.settings.optimizer:
+            memory = checkpoints.unflatten(saved.tensors("optimizer"), state["optimizer"])
+            # The groups hold settings, of which one may have been changed by the user's word since.
+            self._optimizer.load_state_dict({**memory, "param_groups": self._optimizer.state_dict()["param_groups"]})
         if self.average:
-            self.average.restore(saved.tensors("ema"))
-        if parts.engine.accelerator.scaler is not None:
+            self.average.restore(saved.tensors("ema") or weights)
+        if parts.engine.accelerator.scaler is not None and state["scaler"] is not None:
             parts.engine.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.held_out = saved.step, state["held_out"]
         parts.method.restore(parts.family, state["method"])
@@ -207,25 +212,19 @@ class Trainer:
     def _gradients(self, micro: list[Batch]) -> tuple[float, float]:
         """The loss and the length of the gradient; neither is used when it is not finite."""
         parts, accelerator, total = self.parts, self.parts.engine.accelerator, 0.0
-        try:
-            for index, batch in enumerate(micro):
-                number = self.step * len(micro) + index
-                torch.manual_seed(chance.key(self.settings.seed, number, f"dropout/{accelerator.process_index}"))
-                with accelerator.autocast():
-                    loss = parts.method.loss(parts.family, batch, seed=self.settings.seed)
-                value = loss.value.item()
-                if not math.isfinite(value):
-                    raise self._not_finite(
-                        "loss", value, [batch], odd_B=~loss.images_B.isfinite(), times_B=loss.times_B
-                    )
-                accelerator.backward(loss.value / len(micro))
-                total += value / len(micro)
-            learning = [parameter for parameter in self._parameters.values() if parameter.grad is not None]
-            norm = float(accelerator.clip_grad_norm_(learning, self.settings.clip_norm or math.inf))
-        except (RuntimeError, MemoryError) as fault:
-            if not diagnosis.is_out_of_memory(fault):
-                raise
-            raise diagnosis.out_of_memory(self.settings, parts.engine, step=self.step + 1, fault=fault) from fault
+        for index, batch in enumerate(micro):
+            number = self.step * len(micro) + index
+            torch.manual_seed(chance.key(self.settings.seed, number, f"dropout/{accelerator.process_index}"))
+            with accelerator.autocast():
+                loss = parts.method.loss(parts.family, batch, seed=self.settings.seed)
+            value = loss.value.item()
+            if not math.isfinite(value):
+                odd_B = ~loss.images_B.isfinite()
+                raise self._not_finite("loss", value, [batch], odd_B=odd_B, times_B=loss.times_B)
+            accelerator.backward(loss.value / len(micro))
+            total += value / len(micro)
+        learning = [parameter for parameter in self._parameters.values() if parameter.grad is not None]
+        norm = float(accelerator.clip_grad_norm_(learning, self.settings.clip_norm or math.inf))
         if not math.isfinite(norm) and accelerator.scaler is None:
             raise self._not_finite("gradient", norm, micro)
         return total, norm
@@ -263,8 +262,8 @@ class Trainer:
         try:
             with self.averaged():
                 self.parts.sample(self.step)
-        except (FusainError, OSError, RuntimeError, ValueError) as fault:
-            self.parts.report.warn("W-SAMPLE-001", step=self.step, fault=fault)
+        except Exception as fault:
+            self.parts.report.warn("W-SAMPLE-001", step=self.step, fault=diagnosis.in_words(fault))
 
     def _save(self, *, must: bool) -> None:
         """A full disk costs one checkpoint and a warning; the second in a row, or one that must be, stops the run."""
@@ -275,6 +274,7 @@ class Trainer:
         scaler = self.parts.engine.accelerator.scaler
         state = {
             **self.identity,
+            "optimizer_name": self.settings.optimizer,
             "optimizer": rest,
             "scaler": scaler.state_dict() if scaler is not None else None,
             "held_out": self.held_out,
@@ -282,15 +282,14 @@ class Trainer:
         }
         try:
             saved = self.parts.checkpoints.save(self.step, tensors, state)
-        except Exception as fault:
-            if not checkpoints.is_storage_fault(fault):
-                raise
+        except checkpoints.STORAGE_FAULTS as fault:
             self._failed_saves += 1
+            why = checkpoints.reason(fault)
             if must or self._failed_saves >= FAILED_SAVES_IN_A_ROW:
                 raise StorageError(
-                    "E-STORE-003", where=str(self.parts.checkpoints.folder), step=self.step, fault=fault
+                    "E-STORE-003", where=str(self.parts.checkpoints.folder), step=self.step, fault=why
                 ) from fault
-            self.parts.report.warn("W-STORE-001", step=self.step, fault=fault)
+            self.parts.report.warn("W-STORE-001", step=self.step, fault=why)
             return
         self._failed_saves = 0
         self.parts.report("checkpoint", step=self.step, path=saved.folder.name)

@@ -65,7 +65,7 @@ def _open(path: Path) -> npt.NDArray[Any]:
 def _problem(path: Path, fault: Exception) -> str:
     if isinstance(fault, FileNotFoundError):
         return "there is no such file"
-    if "pickle" in str(fault) or "Object arrays" in str(fault):
+    if "pickle" in str(fault) or "bject" in str(fault):
         return "it holds Python objects, or is no array file; such files are never opened, for they can run code"
     if path.stat().st_size == 0:
         return "it is empty"

@@ -9,8 +9,9 @@ from typing import ClassVar
 import numpy as np
 
 from fusain.data import captions
+from fusain.data.quarantine import Quarantined
 from fusain.data.scan import HELD_OUT_FOLDERS, TRAIN_FOLDERS, scan
-from fusain.data.source import EXTENSIONS, Listing, Quarantined, Source
+from fusain.data.source import EXTENSIONS, Listing, Source
 from fusain.errors import DataError
 
 
@@ -21,9 +22,10 @@ class ClassFolders(Source):
     @classmethod
     def recognises(cls, path: Path) -> bool:
         """Two folders or more with images directly inside, and no image beside them."""
-        if not path.is_dir() or any(_is_image(entry) for entry in os.scandir(path)):
+        entries = _entries(path)
+        if any(_is_image(entry) for entry in entries):
             return False
-        folders = [Path(entry.path) for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith(".")]
+        folders = [Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
         lower = {folder.name.lower() for folder in folders}
         if lower & TRAIN_FOLDERS and lower <= TRAIN_FOLDERS | HELD_OUT_FOLDERS:
             return all(cls.recognises(folder) for folder in folders if folder.name.lower() in TRAIN_FOLDERS)
@@ -56,12 +58,17 @@ def _class_of(name: str, depth: int) -> str | None:
 
 
 def _holds_image(folder: Path) -> bool:
+    return any(_is_image(entry) for entry in _entries(folder))
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What lies in a folder; nothing where it cannot be read, which is told once it is listed."""
     try:
         with os.scandir(folder) as entries:
-            return any(_is_image(entry) for entry in entries)
+            return list(entries)
     except OSError:
-        return False
+        return []
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
-    return entry.name.lower().endswith(tuple(EXTENSIONS)) and not entry.name.startswith(".")
+    return entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith(".")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 import posixpath
@@ -14,8 +15,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fusain.data.quarantine import Quarantined
 from fusain.data.scan import HELD_OUT_FOLDERS
-from fusain.data.source import Listing, Quarantined, Source
+from fusain.data.source import Listing, Source
 from fusain.errors import DataError, UnsafeFileError
 
 FILES = ("metadata.jsonl", "metadata.csv")
@@ -47,16 +49,12 @@ class MetadataFile(Source):
     def listing(self) -> Listing:
         file = self._file()
         rows = sorted(self._rows(file), key=lambda row: row.name)
-        for one, other in zip(rows, rows[1:], strict=False):
+        for one, other in itertools.pairwise(rows):
             if one.name == other.name:
                 where = f"{file}, line {max(one.line, other.line)}"
                 raise DataError("E-DATA-044", where=where, name=one.name, first=min(one.line, other.line))
         found, faults = self._find(rows)
         return _listing(found, faults)
-
-    def read(self, name: str) -> bytes:
-        with open(os.path.join(self.folder, name), "rb") as file:
-            return file.read()
 
     def _file(self) -> Path:
         if self.path.is_file():

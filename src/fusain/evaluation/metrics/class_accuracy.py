@@ -8,7 +8,7 @@ import numpy as np
 
 from fusain.evaluation.evidence import Evidence
 from fusain.evaluation.intervals import wilson
-from fusain.evaluation.metric import Measurement, Metric
+from fusain.evaluation.metric import Measurement, Metric, percent
 
 
 class ClassAccuracy(Metric):
@@ -18,7 +18,7 @@ class ClassAccuracy(Metric):
     needs: ClassVar[frozenset[str]] = frozenset({"labels", "classify"})
     cannot_say: ClassVar[str] = (
         "Class accuracy does not say that an image is well drawn: one perfect image of each class, drawn again and "
-        "again, would reach 100 %, and a judge that is wrong about an image is wrong about it every time."
+        "again, would reach 100 %, and a judge that is wrong about an image is wrong about it every time."
     )
 
     def measure(self, evidence: Evidence) -> Measurement:
@@ -36,11 +36,11 @@ class ClassAccuracy(Metric):
         worst = min(parts, key=lambda name: parts[name].value)
         sentence = (
             f"The judge saw the class that was asked for in {hits:,} of {count:,} images; the weakest class is {worst} "
-            f"with {parts[worst].value:.1%}."
+            f"with {percent(parts[worst].value)}."
         )
         reference = self._on_held_out(evidence)
         if reference is not None:
-            sentence += f" Of real images that nobody trained on it recognises {reference:.1%}."
+            sentence += f" Of real images that nobody trained on it recognises {percent(reference)}."
         interval = wilson(hits, count)
         return Measurement(hits / count, *interval, count, sentence, reference=reference, parts=parts)
 

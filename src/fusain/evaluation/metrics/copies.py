@@ -41,7 +41,7 @@ class Copies(Metric):
     needs: ClassVar[frozenset[str]] = frozenset({"held_out", "training"})
     cannot_say: ClassVar[str] = (
         "Near-copies are looked for in pixels, as they are and mirrored: a training image that was moved, recoloured "
-        "or taken over in part is not found. Look at the pairs below."
+        "or taken over in part is not found. Look at the pairs."
     )
 
     def measure(self, evidence: Evidence) -> Measurement:
@@ -61,7 +61,7 @@ class Copies(Metric):
         )
         sentence = (
             f"{flagged:,} of {count:,} images lie as near to a training image as the nearest twentieth of held-out "
-            f"images does, where {expected:.0f} are expected by chance: {verdict}. {exact:,} are equal to one."
+            f"images does, where {expected:.0f} are expected by chance: {verdict}. {exact or 'None'} {'are' if exact > 1 else 'is'} equal to one."
         )
         facts = {"p_value": p_value, "expected": expected, "exact": float(exact)}
         interval = clopper_pearson(flagged, count)

@@ -61,7 +61,7 @@ class Diversity(Metric):
             half, half_real = (np.sort(dice.permutation(count)[: count // 2]) for _ in range(2))
             halves.append(vendi(similar[np.ix_(half, half)]) / vendi(similar_real[np.ix_(half_real, half_real)]))
         # The spread of half-samples is that of whole ones: 1/2 in their size and 1/2 for drawing without replacement.
-        reach = Z_95 * float(np.std(halves, ddof=1)) if halves else float("inf")
+        reach = Z_95 * float(np.std(halves, ddof=1)) if halves else float(count)
         value = score / score_real
         sentence = (
             f"{count:,} generated images are as varied as {score:.0f} entirely different ones; as many held-out images "

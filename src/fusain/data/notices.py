@@ -1,0 +1,51 @@
+"""What is worth a word before training, though nothing is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from fusain.data import lock as locks
+from fusain.data import split
+from fusain.data.report import EXTREME_ASPECT
+from fusain.settings.notice import Notice
+
+if TYPE_CHECKING:
+    from fusain.data.dataset import Dataset
+
+FEW_IMAGES: Final = 16
+PAIRS_SHOWN: Final = 3
+
+
+def paired(dataset: Dataset, pairs: list[tuple[int, int]]) -> str:
+    """The first few pairs of equal images by name."""
+    shown = [f"'{dataset.names[one]}' = '{dataset.names[other]}'" for one, other in pairs[:PAIRS_SHOWN]]
+    return "; ".join(shown) + (f" and {len(pairs) - PAIRS_SHOWN:,} more" if len(pairs) > PAIRS_SHOWN else "")
+
+
+def worth_a_word(dataset: Dataset) -> Iterator[Notice]:
+    """What is worth a word before training, though nothing is wrong."""
+    if len(dataset.train) < FEW_IMAGES:
+        yield Notice("W-DATA-001", count=len(dataset.train))
+    if not len(dataset.held_out) and dataset.settings.held_out == "auto":
+        yield Notice("W-DATA-002", count=len(dataset), least=split.AUTO_LEAST_IMAGES)
+    if dataset.quarantined:
+        names = locks.some([entry.name for entry in dataset.quarantined])
+        yield Notice("W-DATA-003", count=f"{len(dataset.quarantined):,}", names=names)
+    small = np.flatnonzero(np.minimum(dataset.heights, dataset.widths) < dataset.size)
+    if len(small):
+        names = locks.some(dataset.names_of(small))
+        yield Notice("W-DATA-004", count=f"{len(small):,}", size=dataset.size, names=names)
+    long = np.flatnonzero(
+        np.maximum(dataset.heights, dataset.widths) > EXTREME_ASPECT * np.minimum(dataset.heights, dataset.widths)
+    )
+    if len(long):
+        names = locks.some(dataset.names_of(long))
+        yield Notice("W-DATA-005", count=f"{len(long):,}", aspect=EXTREME_ASPECT, names=names)
+    groups = split.Groups.of(dataset.pixel_hashes)
+    if len(groups.first) < len(dataset):
+        pairs = groups.pairs()
+        shown = paired(dataset, pairs)
+        yield Notice("W-DATA-007", count=f"{len(pairs):,}", shown=shown)

@@ -1,0 +1,59 @@
+"""Records the first losses of every recipe, and shows what changed; `tests/recorded_losses.json` is compared in tests.
+
+The numbers belong to one version of torch and one kind of processor; both are noted in the file.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import tempfile
+from pathlib import Path
+
+import torch
+
+from fusain.runs import actions
+from fusain.settings import recipes
+from fusain.worlds.sprites import world, write_folder
+from tests.runs.training import losses
+
+FILE = Path(__file__).parent / "recorded_losses.json"
+STEPS = 20
+SMALL: dict[str, str] = {
+    "train.steps": str(STEPS),
+    "train.batch_size": "4",
+    "engine.precision": "fp32",
+    "engine.device": "cpu",
+    "engine.threads": "1",
+    "samples.every_steps": "0",
+    "checkpoint.every_steps": str(STEPS),
+    "train.held_out_every_steps": str(STEPS),
+}
+"""Every recipe with its own network and mathematics, only the batch is smaller."""
+
+
+def record(recipe: str, folder: Path) -> list[float]:
+    """The losses of the first steps of one recipe on a small drawn world."""
+    sprites = folder / "sprites"
+    if not sprites.exists():
+        write_folder(world(120, seed=11), sprites)
+    overrides = list({**SMALL, "data.path": str(sprites), "runs_folder": str(folder / "runs")}.items())
+    actions.train(recipe, name=recipe, overrides=overrides)
+    return [loss for _, loss in sorted(losses(folder / "runs" / recipe).items())]
+
+
+def main() -> None:
+    before = json.loads(FILE.read_text()) if FILE.exists() else {"losses": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        after = {recipe: record(recipe, Path(folder)) for recipe in recipes.names()}
+    for recipe, now in after.items():
+        was = before["losses"].get(recipe)
+        changed = was is None or any(abs(a - b) > 1e-4 * abs(b) for a, b in zip(now, was, strict=True))
+        worst = max((abs(a - b) / abs(b) for a, b in zip(now, was, strict=True)), default=0.0) if was else float("nan")
+        print(f"{recipe:<20} {'changed' if changed else 'same':<8} first {now[0]:.6f} last {now[-1]:.6f} worst {worst:.1e}")
+    made_with = {"torch": torch.__version__, "processor": platform.machine()}
+    FILE.write_text(json.dumps({"made_with": made_with, "losses": after}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
