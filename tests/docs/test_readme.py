@@ -105,7 +105,12 @@ def test_every_page_is_in_the_index() -> None:
 
 def commands(page: Path) -> Iterator[list[str]]:
     """The words of every `fusain ...` line, in shell blocks and between backticks, without `fusain` itself."""
-    lines = [line for block in blocks(page) if block.language == "sh" for line in block.text.replace("\\\n", " ").splitlines()]
+    lines = [
+        line
+        for block in blocks(page)
+        if block.language == "sh"
+        for line in block.text.replace("\\\n", " ").splitlines()
+    ]
     for text in [*lines, *INLINE.findall(without_blocks(page))]:
         if re.match(r"(\.venv/bin/)?fusain( |$)", text):
             yield [PLACEHOLDERS.get(word, word) for word in shlex.split(text, comments=True)[1:]]

@@ -342,7 +342,8 @@ try:
 except OSError:
     pass
 told = []
-batches = iter(Loader(prepare(settings, size=16), settings, seed=0, batch_size=4, report=lambda *_, **f: told.append(f["code"])))
+tell = lambda kind, **facts: told.append(facts["code"])
+batches = iter(Loader(prepare(settings, size=16), settings, seed=0, batch_size=4, report=tell))
 print([next(batches).items.tolist() for _ in range(3)], told)
 batches.close()
 """

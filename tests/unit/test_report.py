@@ -16,6 +16,7 @@ from fusain.evaluation.evidence import Evidence, ImageSet
 from fusain.evaluation.features import MainDirections
 from fusain.evaluation.page import Html, picture, tag
 from fusain.evaluation.report import ClassCount, Contents, Stage, render, write
+from fusain.evaluation.style import STYLE
 
 EVIL = '"><script>alert(1)</script><img src=https://example.org/x.png onerror=alert(2)>'
 EMPTY = {"br", "img", "meta", "link", "hr", "input"}
@@ -164,3 +165,21 @@ def test_curves_with_odd_numbers():
     assert "nan" not in drawn
     assert 'class="main"' in drawn
     assert "0.5" in Reader(curves.plot([Curve("loss", [Point(0, -1.0), Point(9, 1.0)], True)], "signed")).text
+
+
+def luminance(colour):
+    """Relative luminance of WCAG 2."""
+    parts = (int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_words_stand_out(scheme):
+    """WCAG AA: 4.5 to 1 for words of every colour on both backgrounds."""
+    names = ("paper", "card", "ink", "soft", "chalk")
+    values = {name: re.findall(rf"--{name}: (#[0-9a-f]{{6}})", STYLE)[scheme] for name in names}
+    for words in ("ink", "soft", "chalk"):
+        for ground in ("paper", "card"):
+            low, high = sorted(luminance(values[name]) for name in (words, ground))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, (words, ground)

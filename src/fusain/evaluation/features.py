@@ -25,16 +25,16 @@ class MainDirections:
         """Fitted on training images: evenly spaced ones, where there are many."""
         chosen = images[:: max(1, -(-len(images) // FITTED_ON))]
         pixels = _flat(chosen)
-        mean = pixels.mean(axis=0)
-        centred = (pixels - mean).astype(np.float64)
+        mean = np.asarray(pixels.mean(axis=0), dtype=np.float32)
+        centred = np.asarray(pixels - mean, dtype=np.float64)
         values, vectors = np.linalg.eigh(centred.T @ centred)
         largest = np.argsort(values)[::-1][:count]
         return cls(mean, vectors[:, largest].astype(np.float32))
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        features: npt.NDArray[np.float32] = (_flat(images) - self.mean) @ self.directions
-        return features
+        return np.asarray((_flat(images) - self.mean) @ self.directions, dtype=np.float32)
 
 
 def _flat(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    return images.reshape(len(images), -1).astype(np.float32) / 255
+    pixels: npt.NDArray[np.float32] = images.reshape(len(images), -1).astype(np.float32) / np.float32(255)
+    return pixels

@@ -44,21 +44,13 @@ def numbers(contents: Contents) -> Html:
         return NOTHING
     by_class = [_class_table(result) for result in results if result.measurement.parts]
     key = text("The coloured bar is the 95\u202f% interval. ", tag("span", class_="key"), "marks unseen real images.")
-    return _section(
-        "The numbers",
-        tag("div", *map(_card, results), class_="cards"),
-        tag("p", key, class_="small soft key-line"),
-        *by_class,
-    )
+    cards = tag("div", *map(_card, results), class_="cards")
+    return _section("The numbers", cards, tag("p", key, class_="small soft key-line"), *by_class)
 
 
 def _card(result: Result) -> Html:
     metric, found = result.metric, result.measurement
-    top = (
-        max(1.0, found.high, found.reference or 0.0)
-        if metric.unit == "ratio" or found.value > 0.3
-        else _round_up(found)
-    )
+    top = _top(result)
     marks = [
         tag("i", style=f"left:{_at(found.low, top)};width:{_at(min(found.high, top) - found.low, top)}"),
         tag("b", style=f"left:{_at(found.value, top)}"),
@@ -254,9 +246,13 @@ def _shown(result: Result, value: float, *, short: bool = False) -> str:
     return f"{value:.3g}" if short else f"{value:.2f}"
 
 
-def _round_up(found: Measurement) -> float:
-    """The end of the scale of a small share: a whole number of twentieths."""
-    return max(1, int(max(found.high, found.reference or 0.0) * 20) + 1) / 20
+def _top(result: Result) -> float:
+    """The end of the scale: 1, or for a small share a whole number of twentieths."""
+    found = result.measurement
+    largest = max(found.high, found.reference or 0.0)
+    if result.metric.unit == "share" and largest < 0.3:
+        return (int(largest * 20) + 1) / 20
+    return max(1.0, largest)
 
 
 def _at(value: float, top: float) -> str:

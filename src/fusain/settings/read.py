@@ -93,7 +93,7 @@ def _without_file_keys(schema_class: type[Section], layer: Layer) -> Layer:
 
 def _validate(schema_class: type[S], merged: Merged) -> S:
     secrets = explain.secrets(merged)
-    hidden = {path for path, _ in secrets}
+    hidden = {path for path, _ in secrets} | {one[:-1] for one, _ in merged.rivals}
     found: list[FusainError] = [*(fault for _, fault in secrets), *explain.rivals(merged)]
     try:
         # As JSON, for there strict means what a TOML user expects: "500" is no number and true is no number,

@@ -38,8 +38,9 @@ def out_of_memory(settings: TrainSettings, engine: Engine, *, step: int, fault: 
     if engine.precision == "fp32" and engine.device.type == "cuda":
         advice.append("--engine.precision bf16 (about half the activations)")
     advice.append("a smaller family.size or narrower family.channels")
+    first = next(iter(str(fault).splitlines()), "")  # PyTorch adds its own stack below
     return MemoryFault(
-        "E-MEM-001", where=f"step {step}", device=engine.device, advice="; or ".join(advice), fault=fault
+        "E-MEM-001", where=f"step {step}", device=engine.device, advice="; or ".join(advice), fault=first
     )
 
 

@@ -30,7 +30,7 @@ class Stratum(NamedTuple):
     """One class: near-copies among its generated images, and the chance of each number of them."""
 
     flagged: int
-    count: int
+    drawn: int
     chances: npt.NDArray[np.float64]
 
 
@@ -47,13 +47,14 @@ class Copies(Metric):
     def measure(self, evidence: Evidence) -> Measurement:
         ours, theirs = evidence.generated_neighbours, evidence.held_out_neighbours
         strata = [stratum(ours.crowding[own], theirs.crowding[real]) for own, real in _classes(evidence)]
-        flagged, count = sum(part.flagged for part in strata), sum(part.count for part in strata)
+        flagged, count = sum(part.flagged for part in strata), sum(part.drawn for part in strata)
         chances = np.ones(1)
         for part in strata:
             chances = np.convolve(chances, part.chances)
         expected = float((np.arange(len(chances)) * chances).sum())
         p_value = float(chances[flagged:].sum())
         exact = int((ours.distances[:, 0] < EXACT).sum())
+        equal = f"{exact:,} are equal to one" if exact > 1 else f"{exact or 'None'} is equal to one"
         verdict = (
             "that is more than chance: the model repeats training images"
             if p_value < SIGNIFICANT
@@ -61,7 +62,7 @@ class Copies(Metric):
         )
         sentence = (
             f"{flagged:,} of {count:,} images lie as near to a training image as the nearest twentieth of held-out "
-            f"images does, where {expected:.0f} are expected by chance: {verdict}. {exact or 'None'} {'are' if exact > 1 else 'is'} equal to one."
+            f"images does, where {expected:.0f} are expected by chance: {verdict}. {equal}."
         )
         facts = {"p_value": p_value, "expected": expected, "exact": float(exact)}
         interval = clopper_pearson(flagged, count)
@@ -86,7 +87,7 @@ def stratum(generated: npt.NDArray[np.float32], held_out: npt.NDArray[np.float32
 
 
 def negative_hypergeometric(rank: int, held_out: int, generated: int) -> npt.NDArray[np.float64]:
-    """The chance that g = 0, 1, ... of the generated values lie below the held-out value of that rank, all being alike."""
+    """The chance that 0, 1, ... of the generated values lie below the held-out value of that rank, all being alike."""
     total = log_choose(generated + held_out, generated)
     return np.asarray(
         [

@@ -1,0 +1,11 @@
+"""`make bench`: every benchmark one after the other, for two at once would slow each other down."""
+
+import subprocess
+import sys
+
+SUBJECTS = ("start_up", "data", "loop", "networks", "sampling")
+
+if __name__ == "__main__":
+    for subject in sys.argv[1:] or SUBJECTS:
+        print(f"== {subject}", flush=True)
+        subprocess.run([sys.executable, "-m", f"benchmarks.{subject}"], check=True)

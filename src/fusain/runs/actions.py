@@ -1,0 +1,239 @@
+"""What can be done with runs: the one API behind the command line, Python and the web page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from fusain.errors import FusainError, StorageError, UsageError
+from fusain.generation.generator import Wanted, parse_label
+from fusain.generation.samplers import SamplerSettings
+from fusain.runs import assembly, lock, planning, resuming
+from fusain.runs.assembly import Learner
+from fusain.runs.folder import RunFolder, read_json, write_json
+from fusain.runs.settings import RunSettings
+from fusain.settings.read import resolve_source
+from fusain.training import events
+from fusain.training.checkpoint import Checkpoint, Checkpoints
+from fusain.training.events import EventLog, Listener
+from fusain.training.stopping import Reason, StopRequest
+from fusain.training.trackers import TensorBoard
+from fusain.training.trainer import Trainer
+
+Resume = Literal["auto", "must", "never"]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a training ended."""
+
+    folder: Path
+    step: int
+    steps: int
+    stopped: Reason | None
+
+    def as_json(self) -> dict[str, Any]:
+        return {"run": str(self.folder), "step": self.step, "steps": self.steps, "stopped": self.stopped}
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Where drawn images lie."""
+
+    folder: Path
+    images: tuple[Path, ...]
+
+    @property
+    def sheet(self) -> Path:
+        return self.folder / "sheet.png"
+
+    def as_json(self) -> dict[str, Any]:
+        images = [str(path) for path in self.images]
+        return {"folder": str(self.folder), "sheet": str(self.sheet), "images": images}
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run with its model loaded, ready to draw."""
+
+    folder: RunFolder
+    settings: RunSettings
+    learner: Learner
+    step: int
+
+
+def train(
+    source: Path | str,
+    *,
+    name: str | None = None,
+    overrides: assembly.Overrides = (),
+    resume: Resume = "auto",
+    allow_change: Collection[str] = (),
+    report: Listener | None = None,
+) -> TrainResult:
+    """Train by a settings file or a recipe; the same call again goes on where the run stands."""
+    resolved = resolve_source(RunSettings, source, overrides)
+    settings = assembly.resolved_engine(resolved.settings)
+    folder = RunFolder.named(settings.runs_folder, name or default_name(source))
+    folder.create()
+    listeners: list[Listener] = [report] if report else []
+    if settings.track.tensorboard:
+        listeners.append(TensorBoard(folder.tensorboard))
+    log = EventLog(folder.events, tuple(listeners))
+    with lock.held(folder.lock, note=lambda text: log("note", text=text)):
+        for notice in resolved.notices:
+            log("warning", code=notice.code, text=str(notice))
+        trainer = _start(settings, folder, log, resume=resume, allow_change=allow_change)
+        try:
+            stopped = _finish(trainer, folder, log)
+        except FusainError as fault:
+            log("failed", step=trainer.step, code=fault.code, text=fault.message.what)
+            raise
+        log.flush()
+    return TrainResult(folder.path, trainer.step, trainer.plan.steps, stopped)
+
+
+def _finish(trainer: Trainer, folder: RunFolder, log: EventLog) -> Reason | None:
+    """Train to the end and write the final weights, or stop before that for the reason returned."""
+    if trainer.step < trainer.plan.steps:
+        stopped = trainer.run(StopRequest(folder.stop_file))
+        if stopped is not None:
+            return stopped
+    else:
+        log("note", text=f"Already at step {trainer.step}; a larger train.steps goes on from there.")
+    assembly.export(trainer, folder)
+    return None
+
+
+def default_name(source: Path | str) -> str:
+    """A settings file's or a recipe's name, so that the same command finds the same run."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(source).stem).strip("-.") or "run"
+
+
+def _start(
+    settings: RunSettings, folder: RunFolder, log: EventLog, *, resume: Resume, allow_change: Collection[str]
+) -> Trainer:
+    """A trainer at the step from which it goes on; a run that stands is never begun anew in silence."""
+    checkpoints = Checkpoints(folder.checkpoints, keep=settings.checkpoint.keep)
+
+    def note(text: str) -> None:
+        log("note", text=text)
+
+    if folder.exists():
+        if resume == "never":
+            step = max((int(path.name.removeprefix("step-")) for path in checkpoints.listed()), default=0)
+            raise UsageError("E-RUN-006", where=str(folder.path), run=folder.name, step=step)
+        resuming.check(
+            read_json(folder.settings), settings, allowed=allow_change, where=str(folder.settings), note=note
+        )
+    elif resume == "must":
+        raise UsageError("E-RUN-007", where=str(folder.path), run=folder.name)
+    checkpoints.clean()
+    saved = checkpoints.newest(note=note)
+    if saved is None and resume == "must":
+        raise UsageError("E-RUN-007", where=str(folder.path), run=folder.name)
+    if saved is None and any(event["kind"] == "checkpoint" for event in events.current(folder.events)):
+        raise StorageError("E-RESUME-002", where=str(folder.checkpoints))
+    dataset = assembly.prepare_data(settings, folder=folder, report=log)
+    planning.require_disk(settings, dataset, folder)
+    trainer = assembly.build_trainer(settings, folder, dataset, log)
+    if saved is None:
+        events.supersede(folder.events, after_step=0)
+        write_json(folder.data_lock, dataset.lock(), indent=None)
+    else:
+        _restore(trainer, saved, folder, log)
+    write_json(folder.settings, settings.model_dump(mode="json"))
+    return trainer
+
+
+def _restore(trainer: Trainer, saved: Checkpoint, folder: RunFolder, log: EventLog) -> None:
+    changed = {
+        name: (was, now)
+        for name, now in trainer.identity["versions"].items()
+        if (was := saved.state["versions"].get(name)) != now
+    }
+    for name, (was, now) in changed.items():
+        log("note", text=f"{name} is {now}, the run was at {was}: no longer equal to the last bit.")
+    trainer.restore(saved)
+    if saved.state["optimizer_name"] != trainer.settings.optimizer:
+        log("note", text=f"{trainer.settings.optimizer} starts without a memory: the run was at another optimizer.")
+    events.supersede(folder.events, after_step=saved.step)
+    log("resumed", step=saved.step, checkpoint=saved.folder.name)
+
+
+def open_run(
+    run: str | Path,
+    *,
+    checkpoint: str | None = None,
+    weights: Literal["ema", "raw"] = "ema",
+    runs_folder: Path = Path("runs"),
+) -> OpenRun:
+    """Load a run's model: its final weights, or those of a checkpoint ("step-00000200" or "latest")."""
+    folder = RunFolder.existing(run, runs_folder)
+    settings = RunSettings.model_validate_json(folder.settings.read_text(encoding="utf-8"))
+    classes = tuple(read_json(folder.data_lock)["classes"])
+    learner = assembly.build_learner(settings, classes)
+    if checkpoint is None and weights == "ema" and folder.weights.exists():
+        learner.method.attach(learner.family, folder.weights)
+        return OpenRun(folder, settings, learner, read_json(folder.weights / "fusain.json")["step"])
+    saved = _find_checkpoint(folder, checkpoint or "latest")
+    tensors = (saved.tensors("ema") if weights == "ema" else {}) or saved.tensors("trainable")
+    with torch.no_grad():
+        for name, parameter in learner.method.prepare(learner.family).items():
+            parameter.copy_(tensors[name])
+    return OpenRun(folder, settings, learner, saved.step)
+
+
+def _find_checkpoint(folder: RunFolder, wanted: str) -> Checkpoint:
+    checkpoints = Checkpoints(folder.checkpoints, keep=1)
+    if wanted == "latest":
+        newest = checkpoints.newest(note=lambda text: None)
+        if newest is not None:
+            return newest
+    from fusain.training.checkpoint import read
+
+    for path in checkpoints.listed():
+        if path.name == wanted or path.name.removeprefix("step-").lstrip("0") == wanted:
+            return read(path)
+    listed = ", ".join(path.name for path in checkpoints.listed()) or "none"
+    raise UsageError("E-RUN-008", where=str(folder.checkpoints), wanted=wanted, listed=listed)
+
+
+def generate(
+    run: str | Path,
+    *,
+    labels: Sequence[str] = (),
+    count: int = 16,
+    seed: int = 0,
+    chunk: int = assembly.CHUNK,
+    sampler: SamplerSettings | None = None,
+    checkpoint: str | None = None,
+    weights: Literal["ema", "raw"] = "ema",
+    device: str = "auto",
+    output: Path | None = None,
+    runs_folder: Path = Path("runs"),
+) -> Generated:
+    """Draw `count` images, with classes `count` of each label; all classes where none is named."""
+    opened = open_run(run, checkpoint=checkpoint, weights=weights, runs_folder=runs_folder)
+    family, drawing = opened.learner.family, sampler or opened.settings.samples
+    family.network.to(assembly.device_of(device))
+    if labels and family.condition != "class":
+        raise UsageError("E-GEN-004", where="--label", run=opened.folder.name)
+    wanted = assembly.sample_requests(family, count=count, seed=seed)
+    if labels:
+        chosen = [parse_label(text, family.facts.classes) for text in labels]
+        wanted = [Wanted(seed + position, label) for label in chosen for position in range(count)]
+    target = output or _next_folder(opened.folder.generated)
+    facts = {"run": opened.folder.name, "step": opened.step, "weights": weights}
+    return Generated(target, tuple(assembly.draw_into(target, family, wanted, drawing, facts=facts, chunk=chunk)))
+
+
+def _next_folder(parent: Path) -> Path:
+    """A new numbered folder: nothing that was drawn before is written over."""
+    taken = [int(path.name) for path in parent.glob("*") if path.name.isdigit()]
+    return parent / f"{max(taken, default=0) + 1:04d}"

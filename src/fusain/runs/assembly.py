@@ -1,0 +1,170 @@
+"""Builds what the loop is handed from the settings of a run: data, family, method, engine, samples."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fusain.data import chance
+from fusain.data.batch import Batch
+from fusain.data.dataset import Dataset, check_batch, prepare
+from fusain.data.loader import Loader, held_out_batches
+from fusain.errors import StorageError
+from fusain.generation import gallery
+from fusain.generation.generator import Wanted, generate
+from fusain.generation.samplers import SamplerSettings
+from fusain.models.family import Facts, Family
+from fusain.runs.folder import RunFolder, read_json, write_json
+from fusain.runs.settings import FAMILIES, METHODS, RunSettings, make_plan
+from fusain.training import engine as engines
+from fusain.training.checkpoint import STORAGE_FAULTS, Checkpoints, reason
+from fusain.training.engine import EngineSettings
+from fusain.training.events import EventLog
+from fusain.training.method import Method
+from fusain.training.trainer import Parts, Trainer
+
+Overrides = Sequence[tuple[str, str]]
+
+CHUNK = 16
+"""Images drawn at once, everywhere: at one chunk size an image is the same to the last bit."""
+HELD_OUT_BATCH, HELD_OUT_IMAGES = 64, 256
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A family and the method that trains it."""
+
+    family: Family
+    method: Method
+
+
+def build_learner(settings: RunSettings, classes: tuple[str, ...]) -> Learner:
+    """Fresh weights, the same ones for the same seed."""
+    torch.manual_seed(chance.key(settings.train.seed, 0, "weights"))
+    family = FAMILIES[settings.family.kind](settings.family, Facts(classes))
+    return Learner(family, METHODS[settings.method.kind](settings.method))
+
+
+def prepare_data(settings: RunSettings, *, folder: RunFolder | None, report: Any) -> Dataset:
+    """The data set; a run that exists keeps the split that it was started with."""
+    lock = read_json(folder.data_lock) if folder is not None and folder.data_lock.exists() else None
+    return prepare(settings.data, size=settings.family.size, seed=settings.train.seed, lock=lock, report=report)
+
+
+def build_trainer(settings: RunSettings, folder: RunFolder, dataset: Dataset, log: EventLog) -> Trainer:
+    """Everything for one run, ready to start or to be restored."""
+    engine = engines.start(settings.engine)
+    learner = build_learner(settings, dataset.classes)
+    train = settings.train
+    check_batch(dataset, batch_size=train.batch_size, accumulation=train.accumulation)
+
+    def batches(start_draw: int) -> Iterator[Batch]:
+        loader = Loader(
+            dataset, settings.data, seed=train.seed, batch_size=train.batch_size, start_draw=start_draw, report=log
+        )
+        return iter(loader)
+
+    def sample(step: int) -> None:
+        target = folder.samples / f"step-{step:08d}"
+        wanted = sample_requests(learner.family, count=settings.samples.count, seed=settings.samples.seed)
+        draw_into(target, learner.family, wanted, settings.samples, facts={"run": folder.name, "step": step})
+        log("samples", step=step, path=str(target.relative_to(folder.path)))
+
+    parts = Parts(
+        family=learner.family,
+        method=learner.method,
+        engine=engine,
+        batches=batches,
+        held_out=list(held_out_batches(dataset, batch_size=HELD_OUT_BATCH, limit=HELD_OUT_IMAGES)),
+        names=dataset.names_of,
+        sample=sample,
+        checkpoints=Checkpoints(folder.checkpoints, keep=settings.checkpoint.keep),
+        report=log,
+        folder=folder.path,
+    )
+    plan = make_plan(settings, entries=dataset.entries)
+    identity = {"settings": digest(settings), "data": dataset.id, "threads": engine.threads, "versions": versions()}
+    return Trainer(parts, train, plan, identity)
+
+
+def sample_requests(family: Family, *, count: int, seed: int) -> list[Wanted]:
+    """What a sheet of samples shows: `count` images, or with classes `count` of each."""
+    labels: list[dict[str, float] | None] = [None]
+    if family.condition == "class":
+        labels = [{name: 1.0} for name in family.facts.classes]
+    return [Wanted(seed + position, label) for label in labels for position in range(count)]
+
+
+def draw_into(
+    target: Path,
+    family: Family,
+    wanted: list[Wanted],
+    settings: SamplerSettings,
+    *,
+    facts: dict[str, Any],
+    chunk: int = CHUNK,
+) -> list[Path]:
+    """Draw into a folder: a PNG an image and one contact sheet. Training and `generate` both come through here."""
+    facts = {**facts, **settings.model_dump(include={"sampler", "steps", "eta", "guidance"})}
+    paths: list[Path] = []
+    rows: dict[str, list[np.ndarray]] = {}
+    target.mkdir(parents=True, exist_ok=True)
+    for position, drawn in enumerate(generate(family, wanted, settings, chunk=chunk)):
+        title = drawn.wanted.title
+        path = target / f"{position:05d}{'-' if title else ''}{title}.png"
+        gallery.write_png(drawn, path, facts)
+        paths.append(path)
+        rows.setdefault(title, []).append(drawn.pixels)
+    gallery.contact_sheet(rows, columns=min(16, max(len(row) for row in rows.values()))).save(target / "sheet.png")
+    return paths
+
+
+def export(trainer: Trainer, folder: RunFolder) -> None:
+    """The final weights, from the average where there is one, in the form that diffusers loads."""
+    waiting, retired = folder.path / ".weights.tmp", folder.path / ".weights.old"
+    for left in (waiting, retired):  # by a process that was killed here
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        with trainer.averaged():
+            trainer.parts.method.save(trainer.parts.family, waiting)
+        facts = {"classes": list(trainer.parts.family.facts.classes), "step": trainer.step}
+        write_json(waiting / "fusain.json", facts)
+        if folder.weights.exists():
+            folder.weights.rename(retired)
+        waiting.rename(folder.weights)
+    except STORAGE_FAULTS as fault:
+        shutil.rmtree(waiting, ignore_errors=True)
+        raise StorageError("E-STORE-006", where=str(folder.weights), fault=reason(fault)) from fault
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def digest(settings: RunSettings) -> str:
+    """The identity of resolved settings."""
+    return hashlib.sha256(json.dumps(settings.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """What the numbers depend on beside the settings."""
+    names = ("torch", "diffusers", "accelerate", "numpy", "safetensors")
+    return {"fusain": version("fusain"), "python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def resolved_engine(settings: RunSettings) -> RunSettings:
+    """The settings with every `auto` of the engine replaced by what it means here."""
+    engine: EngineSettings = engines.resolve(settings.engine)
+    return settings.model_copy(update={"engine": engine})
+
+
+def device_of(name: str) -> torch.device:
+    """The device for drawing by its name or `auto`."""
+    return torch.device(engines.resolve(EngineSettings(device=name, precision="fp32")).device)

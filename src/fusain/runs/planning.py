@@ -1,0 +1,199 @@
+"""What a run will need before it starts: steps, memory, disk and time, from one measured step or from shapes."""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fusain.data.dataset import Dataset, check_batch
+from fusain.data.loader import Loader
+from fusain.errors import StorageError
+from fusain.models.family import Family
+from fusain.runs import assembly
+from fusain.runs.folder import RunFolder
+from fusain.runs.settings import RunSettings, make_plan
+from fusain.settings.read import resolve_source
+from fusain.training import engine as engines
+from fusain.training.engine import Engine
+from fusain.training.method import Method
+from fusain.training.optimizers import make_optimizer
+from fusain.training.trainer import Plan
+
+WARM_STEPS, MEASURED_STEPS = 2, 3
+STATES_OF_OPTIMIZER = {"adam": 2, "adamw": 2, "lion": 1}
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """The answer of `fusain plan`; sizes in bytes, times in seconds, None where nothing was measured."""
+
+    settings: dict[str, Any]
+    origins: dict[str, str]
+    notices: list[str]
+    data: dict[str, Any]
+    images: int
+    held_out: int
+    steps: int
+    epochs: float
+    images_per_step: int
+    parameters: int
+    checkpoint_every: int
+    sample_every: int
+    held_out_every: int
+    memory_states: int
+    memory_peak: int | None
+    disk: int
+    disk_free: int
+    seconds_per_step: float | None
+    seconds: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """The plan for people, as titles and texts."""
+        yield "images", f"{self.images:,} to learn from, {self.held_out:,} held out"
+        yield "length", f"{self.steps:,} steps of {self.images_per_step} images = {self.epochs:.3g} epochs"
+        yield "network", f"{self.parameters / 1e6:.2f} million parameters learn"
+        yield "checkpoint", f"every {self.checkpoint_every:,} steps"
+        yield "held-out loss", f"every {self.held_out_every:,} steps" if self.held_out else "none"
+        yield "samples", f"every {self.sample_every:,} steps" if self.sample_every else "none"
+        memory = f"{_size(self.memory_states)} for weights, gradients, optimizer and average"
+        yield "memory", memory + (f"; {_size(self.memory_peak)} at the peak of a step" if self.memory_peak else "")
+        yield "disk", f"{_size(self.disk)} of {_size(self.disk_free)} free"
+        if self.seconds is None or self.seconds_per_step is None:
+            yield "time", "not measured"
+        else:
+            yield "time", f"about {_time(self.seconds)} ({self.seconds_per_step * 1000:.0f} ms a step), samples apart"
+
+
+def plan(source: Path | str, *, overrides: assembly.Overrides = (), measure: bool = True) -> RunPlan:
+    """What training by these settings would need; nothing is written into a run folder."""
+    resolved = resolve_source(RunSettings, source, overrides)
+    settings = assembly.resolved_engine(resolved.settings)
+    dataset = assembly.prepare_data(settings, folder=None, report=None)
+    train = settings.train
+    check_batch(dataset, batch_size=train.batch_size, accumulation=train.accumulation)
+    numbers = make_plan(settings, entries=dataset.entries)
+    parameters = _count_parameters(settings, dataset)
+    step = _measure(settings, dataset) if measure else None
+    states = 2 + STATES_OF_OPTIMIZER[train.optimizer] + bool(train.ema_decay)
+    return RunPlan(
+        settings=settings.model_dump(mode="json"),
+        origins={key: str(origin) for key, origin in resolved.origins.items()},
+        notices=[str(notice) for notice in resolved.notices],
+        data=dataset.report().as_json(),
+        images=len(dataset.train),
+        held_out=len(dataset.held_out),
+        steps=numbers.steps,
+        epochs=numbers.steps / numbers.steps_per_epoch,
+        images_per_step=train.batch_size * train.accumulation,
+        parameters=parameters,
+        checkpoint_every=numbers.checkpoint_every,
+        sample_every=numbers.sample_every,
+        held_out_every=numbers.held_out_every,
+        memory_states=parameters * 4 * states,
+        memory_peak=step.memory if step else None,
+        disk=_disk(settings, numbers, parameters),
+        disk_free=shutil.disk_usage(_existing(settings.runs_folder)).free,
+        seconds_per_step=step.seconds if step else None,
+        seconds=step.seconds * numbers.steps if step else None,
+    )
+
+
+def require_disk(settings: RunSettings, dataset: Dataset, folder: RunFolder) -> None:
+    """Nothing starts that the disk cannot hold to its end; what a run has saved already is counted for it."""
+    numbers = make_plan(settings, entries=dataset.entries)
+    saved = sum(path.stat().st_size for path in folder.checkpoints.glob("step-*/*"))
+    needed = _disk(settings, numbers, _count_parameters(settings, dataset)) - saved
+    free = shutil.disk_usage(_existing(settings.runs_folder)).free
+    if needed > free:
+        keep = settings.checkpoint.keep
+        raise StorageError(
+            "E-STORE-005", where=str(settings.runs_folder), needed=_size(needed), free=_size(free), keep=keep
+        )
+
+
+def _disk(settings: RunSettings, numbers: Plan, parameters: int) -> int:
+    """Kept checkpoints, one more while it is written, and the final weights."""
+    train = settings.train
+    parts = 1 + STATES_OF_OPTIMIZER[train.optimizer] + bool(train.ema_decay)
+    kept = min(settings.checkpoint.keep, max(1, numbers.steps // numbers.checkpoint_every)) + 1
+    return parameters * 4 * (parts * kept + 1)
+
+
+def _count_parameters(settings: RunSettings, dataset: Dataset) -> int:
+    with torch.device("meta"):
+        learner = assembly.build_learner(settings, dataset.classes)
+    return sum(parameter.numel() for parameter in learner.method.prepare(learner.family).values())
+
+
+@dataclass(frozen=True)
+class MeasuredStep:
+    seconds: float
+    memory: int
+
+
+def _measure(settings: RunSettings, dataset: Dataset) -> MeasuredStep:
+    """The median of a few whole steps on the first images."""
+    engine = engines.start(settings.engine)
+    learner = assembly.build_learner(settings, dataset.classes)
+    family, method, train = learner.family, learner.method, settings.train
+    family.network.to(engine.device).train()
+    parameters = method.prepare(family)
+    optimizer = make_optimizer(
+        train.optimizer, parameters.values(), learning_rate=train.learning_rate, weight_decay=train.weight_decay
+    )
+    loader = iter(Loader(dataset, settings.data, seed=train.seed, batch_size=train.batch_size))
+    seconds = []
+    for _ in range(WARM_STEPS + MEASURED_STEPS):
+        started = time.perf_counter()
+        for _ in range(train.accumulation):
+            _forward_backward(family, method, engine, next(loader).to(engine.device), train.seed)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if engine.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return MeasuredStep(statistics.median(seconds[WARM_STEPS:]), _peak_memory(engine))
+
+
+def _forward_backward(family: Family, method: Method, engine: Engine, batch: Any, seed: int) -> None:
+    with engine.accelerator.autocast():
+        loss = method.loss(family, batch, seed=seed)
+    loss.value.backward()  # type: ignore[no-untyped-call]
+
+
+def _peak_memory(engine: Engine) -> int:
+    """The device's own count, or on a CPU the most this process ever held."""
+    if engine.device.type == "cuda":
+        return torch.cuda.max_memory_reserved()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _existing(path: Path) -> Path:
+    return next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

@@ -1,0 +1,54 @@
+"""What may change when a run is continued, and what must be the same for the result to be the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+from fusain.errors import SettingsError
+from fusain.runs.settings import RunSettings
+
+HARMLESS = (
+    "checkpoint.",
+    "samples.",
+    "track.",
+    "runs_folder",
+    "data.path",
+    "data.workers",
+    "train.steps",
+    "train.epochs",
+    "engine.threads",
+)
+"""Settings that a run may be continued with without asking. A moved data set is held against its hashes."""
+
+
+def check(
+    old: Mapping[str, Any], new: RunSettings, *, allowed: Collection[str], where: str, note: Callable[[str], None]
+) -> None:
+    """Every changed setting that changes the result needs the user's word; all of them are told at once."""
+    before, after = dict(leaves(old)), dict(leaves(new.model_dump(mode="json")))
+    changed = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
+    refused = [key for key in changed if not key.startswith(HARMLESS) and key not in allowed]
+    if refused:
+        listed = "; ".join(f"{key}: {_show(before.get(key))} -> {_show(after.get(key))}" for key in refused)
+        allow = " ".join(f"--allow-change {key}" for key in refused)
+        raise SettingsError("E-RESUME-003", where=where, listed=listed, allow=allow)
+    if "engine.threads" in changed:
+        old_count, new_count = before.get("engine.threads"), after.get("engine.threads")
+        note(f"Resumed with {new_count} threads where it was {old_count}: no longer equal to the last bit.")
+    for key in changed:
+        if key in allowed:
+            note(f"{key} goes from {_show(before.get(key))} to {_show(after.get(key))}, as allowed.")
+
+
+def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as dotted keys."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _show(value: Any) -> str:
+    return "none" if value is None else str(value)

@@ -1,0 +1,120 @@
+"""All settings of one run, composed from the sections that stand beside the code they set, and whether they fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from pydantic import Field, model_validator
+
+import fusain.models.families
+import fusain.training.methods
+from fusain.data.settings import DataSettings
+from fusain.generation.samplers import SamplerSettings
+from fusain.models.family import Family
+from fusain.plugins import find
+from fusain.settings.notice import Notice
+from fusain.settings.section import Section, basic, one_of
+from fusain.training.checkpoint import CheckpointSettings
+from fusain.training.engine import EngineSettings
+from fusain.training.method import Method
+from fusain.training.trainer import Plan, TrainSettings
+
+FAMILIES: dict[str, type[Family]] = find(fusain.models.families, Family)
+METHODS: dict[str, type[Method]] = find(fusain.training.methods, Method)
+
+if TYPE_CHECKING:
+    FamilySettings: TypeAlias = Any
+    MethodSettings: TypeAlias = Any
+else:
+    FamilySettings, MethodSettings = one_of(FAMILIES), one_of(METHODS)
+
+CHECKPOINTS, MEASUREMENTS, SAMPLINGS = 10, 20, 5
+"""How often each happens in a run whose settings leave it open."""
+
+
+class SampleSettings(SamplerSettings):
+    """Images drawn while it trains, always from the same seeds."""
+
+    every_steps: int | None = basic(None, ge=0, json_schema_extra={"instead_of": "every_epochs"})
+    """Draw after this many steps; 0 never draws."""
+    every_epochs: float | None = Field(None, gt=0, json_schema_extra={"instead_of": "every_steps"})
+    """Draw after this many passes over the data, in place of `every_steps`. With neither, five times a run."""
+    count: int = Field(4, ge=1, le=1000)
+    """Images each time; with classes, of each class."""
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Seed of the first image; each further one adds one."""
+
+
+class TrackSettings(Section):
+    """Where else the curves go; `events.jsonl` in the run folder is always written."""
+
+    tensorboard: bool = False
+    """Write for TensorBoard into the run folder's `tensorboard/`."""
+
+
+class RunSettings(Section):
+    """One run."""
+
+    schema_version: Literal[1] = 1
+    """Version of the settings' layout."""
+    runs_folder: Path = Path("runs")
+    """Where run folders are made."""
+    family: FamilySettings = Field(default_factory=FAMILIES["pixel"].Settings)
+    method: MethodSettings = Field(default_factory=METHODS["full"].Settings)
+    data: DataSettings
+    train: TrainSettings
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    samples: SampleSettings = SampleSettings()
+    engine: EngineSettings = EngineSettings()
+    track: TrackSettings = TrackSettings()
+
+    def silent_settings(self) -> dict[str, str]:
+        if self.family.condition != "none":
+            return {}
+        reason = 'nothing steers this model (family.condition = "none")'
+        return dict.fromkeys(("method.condition_warmup", "method.condition_dropout", "samples.guidance"), reason)
+
+    def notices(self) -> Iterator[Notice]:
+        for name, what in (("checkpoint", "checkpoint is written"), ("samples", "sample is drawn")):
+            for unit in ("steps", "epochs"):
+                every, length = getattr(getattr(self, name), f"every_{unit}"), getattr(self.train, unit)
+                if every and length and every >= length > 1:
+                    key = f"{name}.every_{unit}"
+                    yield Notice("W-CFG-004", where=key, what=what, key=key, every=every, length=length, unit=unit)
+
+    @model_validator(mode="after")
+    def _method_fits_family(self) -> RunSettings:
+        needs = METHODS[self.method.kind].needs
+        if self.family.condition not in needs:
+            fits = ", ".join(sorted(needs))
+            raise ValueError(
+                f"method '{self.method.kind}' works with {fits}, not with condition '{self.family.condition}'"
+            )
+        return self
+
+
+def make_plan(settings: RunSettings, *, entries: int) -> Plan:
+    """The numbers that the loop runs by, for a data set of so many entries an epoch."""
+    train = settings.train
+    steps_per_epoch = entries / (train.batch_size * train.accumulation)
+
+    def in_steps(epochs: float) -> int:
+        return max(1, math.ceil(epochs * steps_per_epoch - 1e-9))
+
+    steps = train.steps or in_steps(train.epochs or 1)
+
+    def interval(section: CheckpointSettings | SampleSettings, times: int) -> int:
+        if section.every_steps is not None:
+            return section.every_steps
+        return in_steps(section.every_epochs) if section.every_epochs else max(1, steps // times)
+
+    return Plan(
+        steps=steps,
+        steps_per_epoch=steps_per_epoch,
+        checkpoint_every=interval(settings.checkpoint, CHECKPOINTS),
+        held_out_every=train.held_out_every_steps or max(1, steps // MEASUREMENTS),
+        sample_every=interval(settings.samples, SAMPLINGS),
+    )

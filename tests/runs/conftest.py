@@ -1,0 +1,33 @@
+"""One small drawn world for all runs of a session."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.runs.faults import SHORT
+from tests.runs.training import sprites_folder, train_here, write_settings
+
+
+@pytest.fixture(scope="session")
+def sprites(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return sprites_folder(tmp_path_factory.mktemp("world") / "sprites")
+
+
+@pytest.fixture
+def settings(tmp_path: Path, sprites: Path) -> Path:
+    return write_settings(tmp_path, sprites)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, sprites: Path) -> Path:
+    """The run that each disturbed one must equal."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    train_here(write_settings(folder, sprites), "run", folder, SHORT)
+    return folder / "run"
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    return folder
