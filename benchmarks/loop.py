@@ -39,9 +39,8 @@ def measure(title: str, recipe: str, changes: dict[str, str], rounds: int) -> No
         trainer.run(StopRequest(folder / "stop"))
     bare, loop = statistics.median(between.bare[WARM:]), statistics.median(between.loop[WARM:])
     above = (loop - bare) * 1000
-    print(
-        f"{title:<32} bare {bare * 1000:8.2f} ms  loop {loop * 1000:8.2f} ms  above {above:6.2f} ms  share {bare / loop:.3f}"
-    )
+    times = f"bare {bare * 1000:8.2f} ms  loop {loop * 1000:8.2f} ms  above {above:6.2f} ms"
+    print(f"{title:<32} {times}  share {bare / loop:.3f}", flush=True)
 
 
 class InTurns:

@@ -49,10 +49,9 @@ def main() -> None:
     for recipe, now in after.items():
         was = before["losses"].get(recipe)
         changed = was is None or any(abs(a - b) > 1e-4 * abs(b) for a, b in zip(now, was, strict=True))
-        worst = max((abs(a - b) / abs(b) for a, b in zip(now, was, strict=True)), default=0.0) if was else float("nan")
-        print(
-            f"{recipe:<20} {'changed' if changed else 'same':<8} first {now[0]:.6f} last {now[-1]:.6f} worst {worst:.1e}"
-        )
+        worst = max(abs(a - b) / abs(b) for a, b in zip(now, was, strict=True)) if was else float("nan")
+        word = "changed" if changed else "same"
+        print(f"{recipe:<20} {word:<8} first {now[0]:.6f} last {now[-1]:.6f} worst {worst:.1e}")
     made_with = {"torch": torch.__version__, "processor": platform.machine()}
     FILE.write_text(json.dumps({"made_with": made_with, "losses": after}, indent=1) + "\n")
 

@@ -7,12 +7,12 @@ import inspect
 import pkgutil
 from functools import cache
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 
 def find(folder: ModuleType, contract: type[Any]) -> dict[str, type[Any]]:
     """The class of each file in `folder` that fulfils `contract`, by its `kind`, in the order of their names."""
-    return dict(_find(folder.__name__, tuple(folder.__path__), contract))
+    return dict(_find(folder.__name__, tuple(folder.__path__), cast(Any, contract)))
 
 
 @cache

@@ -1,10 +1,11 @@
-"""One small drawn world for all runs of a session."""
+"""One small drawn world for all runs of a session, and what several of them start from or are compared with."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.runs.faults import SHORT
+from tests.runs.faults import EIGHT, SHORT
 from tests.runs.training import sprites_folder, train_here, write_settings
 
 
@@ -31,3 +32,17 @@ def runs(tmp_path: Path) -> Path:
     folder = tmp_path / "runs"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture(scope="session")
+def begun(tmp_path_factory: pytest.TempPathFactory, sprites: Path) -> Path:
+    """A run of eight steps, to be copied and gone on with."""
+    folder = tmp_path_factory.mktemp("begun")
+    train_here(write_settings(folder, sprites), "run", folder, EIGHT)
+    return folder
+
+
+@pytest.fixture
+def run(begun: Path, runs: Path) -> Path:
+    """Its copy, called "run"."""
+    return Path(shutil.copytree(begun / "run", runs / "run"))

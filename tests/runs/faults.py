@@ -15,11 +15,40 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors import SafetensorError
 
+from fusain.errors import FusainError
+from fusain.training import checkpoint
+from fusain.training.checkpoint import Checkpoints
+from tests.runs.training import kinds, train_here
+
 SHORT: dict[str, Any] = {"train.steps": 12, "checkpoint.every_steps": 4, "train.held_out_every_steps": 6}
 """A run of a second with checkpoints at 4, 8 and 12."""
+EIGHT = SHORT | {"train.steps": 8}
+"""One that can be gone on with."""
+
+
+def refused(settings: Path, runs: Path, changes: dict[str, Any] | None = None, **more: Any) -> FusainError:
+    """The fault of a short run that cannot be."""
+    with pytest.raises(FusainError) as caught:
+        train_here(settings, "run", runs, SHORT | (changes or {}), **more)
+    return caught.value
+
+
+def warnings(run: Path) -> list[tuple[str, str]]:
+    """Those that are no matter of the data."""
+    found = [(row["code"], row["text"]) for row in kinds(run, "warning")]
+    return [(code, text) for code, text in found if not code.startswith("W-DATA")]
+
+
+def steps_saved(run: Path) -> list[int]:
+    """Each checkpoint, verified; nothing else may lie beside them."""
+    folder = run / "checkpoints"
+    listed = Checkpoints(folder, keep=9).listed()
+    assert sorted(folder.iterdir()) == listed
+    return [checkpoint.read(path).step for path in listed]
 
 
 def full_disk(path: object = None) -> OSError:
@@ -84,8 +113,6 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
 @contextmanager
 def full_while_saving(step: int, file: str, how_often: int = 1) -> Iterator[None]:
     """The disk is full in the middle of that file of the checkpoint of that step, and of the next ones of it."""
-    from fusain.training import checkpoint
-
     failed: set[str] = set()
     save_file, write_text = checkpoint.save_file, Path.write_text
 

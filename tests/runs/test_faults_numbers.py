@@ -12,7 +12,7 @@ from fusain.errors import FusainError
 from fusain.generation import gallery
 from fusain.training import checkpoint
 from fusain.training.trainer import Trainer
-from tests.runs.faults import SHORT, replaced, wrapped
+from tests.runs.faults import SHORT, refused, replaced, wrapped
 from tests.runs.training import assert_equal_runs, kinds, losses, train_here
 
 OFTEN = SHORT | {"checkpoint.every_steps": 1}
@@ -21,12 +21,6 @@ DO = (
     "Do: Look at the images; try --train.learning_rate at a tenth, or --engine.precision fp32. "
     "The last checkpoint is good, and diagnosis.json says more."
 )
-
-
-def refused(settings: Path, runs: Path, changes: dict[str, Any] = OFTEN) -> FusainError:
-    with pytest.raises(FusainError) as caught:
-        train_here(settings, "run", runs, changes)
-    return caught.value
 
 
 def poisoned(value: float, step: int, rows: slice) -> Callable[..., Any]:
@@ -51,7 +45,7 @@ def test_an_infinite_loss_is_told_as_such(settings: Path, runs: Path, undisturbe
         return real(trainer, micro)
 
     with replaced(Trainer, "_gradients", gradients):
-        fault = refused(settings, runs)
+        fault = refused(settings, runs, OFTEN)
     images = json.loads((runs / "run" / "diagnosis.json").read_text())["suspects"]
     assert str(fault) == (
         "E-TRAIN-001 The loss is inf: the training stopped before it touched the weights. "
@@ -66,7 +60,7 @@ def test_a_loss_that_is_no_number_stops_before_the_update(
     settings: Path, runs: Path, undisturbed: Path, value: float
 ) -> None:
     with replaced(Trainer, "_gradients", poisoned(value, 7, slice(2, 3))):
-        fault = refused(settings, runs)
+        fault = refused(settings, runs, OFTEN)
     bundle = json.loads((runs / "run" / "diagnosis.json").read_text())
     assert (bundle["step"], bundle["what"], len(bundle["images"])) == (7, "loss", 4)
     assert bundle["suspects"] == bundle["images"][2:3]
@@ -94,7 +88,7 @@ def test_a_gradient_that_is_no_number_stops_before_the_update(settings: Path, ru
         return real(trainer, micro)
 
     with replaced(Trainer, "_gradients", gradients):
-        fault = refused(settings, runs)
+        fault = refused(settings, runs, OFTEN)
     bundle = json.loads((runs / "run" / "diagnosis.json").read_text())
     assert (bundle["step"], bundle["what"]) == (7, "gradient")
     assert str(fault) == (

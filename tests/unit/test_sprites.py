@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fusain.errors import StorageError
 from fusain.worlds.reader import FEATURES, Reader, train_reader
 from fusain.worlds.sprite_parts.faults import FAULTS
 from fusain.worlds.sprites import CLASSES, SHARES, Sprites, draw, world, write_arrays, write_folder
@@ -127,8 +128,13 @@ def test_arrays_load_without_pickle(tmp_path: Path) -> None:
 def test_a_folder_in_use_is_refused(write: object, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("keep me", encoding="utf-8")
     assert callable(write)
-    with pytest.raises(FileExistsError):
+    with pytest.raises(StorageError) as caught:
         write(world(5), tmp_path)
+    assert str(caught.value) == (
+        "E-STORE-006 The folder holds files already, and nothing is written over.\n"
+        f"Where: {tmp_path}\n"
+        "Do: Name a new or an empty folder."
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 

@@ -12,7 +12,8 @@ from fusain.cli import output
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("demo"))
 @output.format_option
-def verb(folder: Path) -> None:
+@click.pass_context
+def verb(context: click.Context, folder: Path) -> None:
     """See it all work in a few minutes, with no download.
 
     Draws a world of sprites, shows what is in it, trains a class-conditional model, draws images of each class and
@@ -24,9 +25,12 @@ def verb(folder: Path) -> None:
       fusain demo my_folder
       fusain demo --format json
     """
+    from fusain.cli.faults import STOPPED
     from fusain.cli.progress import progress
     from fusain.runs.demo import demo
 
     with progress() as report:
         result = demo(folder, report=report)
-    output.show(result.as_json(), result.lines(), quiet=[str(result.report)])
+    output.show(result.as_json(), result.lines(), quiet=[str(result.report or result.run)])
+    if result.stopped is not None:
+        context.exit(STOPPED[result.stopped])

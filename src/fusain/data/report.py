@@ -74,7 +74,7 @@ class DataReport:
         if self.extreme_aspect:
             yield "cropped hard", f"{self.extreme_aspect:,} images are longer than {EXTREME_ASPECT} : 1"
         if self.duplicates:
-            yield "duplicates", f"{self.duplicates:,} images show what another one shows"
+            yield "duplicates", f"{self.duplicates:,} of the images show what another one shows"
         if self.ignored_files:
             yield "passed over", ", ".join(f"{count:,} {end}" for end, count in self.ignored_files.items())
 

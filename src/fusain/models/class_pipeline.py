@@ -26,7 +26,7 @@ class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]
         guidance_scale: float = 1.0,
         eta: float = 0.0,
     ) -> ImagePipelineOutput:
-        """Images as numpy N x H x W x channels in [0, 1]. The zero vector is 'no class'; guidance 1 asks only the class."""
+        """Images as numpy N x H x W x channels in [0, 1]; the zero vector is 'no class', guidance 1 plain."""
         size, channels, unet = self.unet.config.sample_size, self.unet.config.in_channels, self.unet
         device, precision = self.unet.device, self.unet.dtype
         image = randn_tensor((len(labels), channels, size, size), generator=generator, device=device, dtype=precision)

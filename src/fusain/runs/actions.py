@@ -17,6 +17,7 @@ from fusain.runs import assembly, lock, planning, resuming
 from fusain.runs.assembly import Learner
 from fusain.runs.folder import RunFolder, read_json, write_json
 from fusain.runs.settings import RunSettings
+from fusain.settings.layers import Overrides
 from fusain.settings.read import resolve_source
 from fusain.training import events
 from fusain.training.checkpoint import Checkpoint, Checkpoints
@@ -71,7 +72,7 @@ def train(
     source: Path | str,
     *,
     name: str | None = None,
-    overrides: assembly.Overrides = (),
+    overrides: Overrides = (),
     resume: Resume = "auto",
     allow_change: Collection[str] = (),
     report: Listener | None = None,
@@ -171,10 +172,10 @@ def open_run(
     *,
     checkpoint: str | None = None,
     weights: Literal["ema", "raw"] = "ema",
-    runs_folder: Path = Path("runs"),
+    runs_folder: Path | str = "runs",
 ) -> OpenRun:
     """Load a run's model: its final weights, or those of a checkpoint ("step-00000200" or "latest")."""
-    folder = RunFolder.existing(run, runs_folder)
+    folder = RunFolder.existing(run, Path(runs_folder))
     settings = RunSettings.model_validate_json(folder.settings.read_text(encoding="utf-8"))
     classes = tuple(read_json(folder.data_lock)["classes"])
     learner = assembly.build_learner(settings, classes)
@@ -207,7 +208,7 @@ def _find_checkpoint(folder: RunFolder, wanted: str) -> Checkpoint:
 def generate(
     run: str | Path,
     *,
-    labels: Sequence[str] = (),
+    labels: str | Sequence[str] = (),
     count: int = 16,
     seed: int = 0,
     chunk: int = assembly.CHUNK,
@@ -215,8 +216,8 @@ def generate(
     checkpoint: str | None = None,
     weights: Literal["ema", "raw"] = "ema",
     device: str = "auto",
-    output: Path | None = None,
-    runs_folder: Path = Path("runs"),
+    output: Path | str | None = None,
+    runs_folder: Path | str = "runs",
 ) -> Generated:
     """Draw `count` images, with classes `count` of each label; all classes where none is named."""
     opened = open_run(run, checkpoint=checkpoint, weights=weights, runs_folder=runs_folder)
@@ -226,9 +227,10 @@ def generate(
         raise UsageError("E-GEN-004", where="--label", run=opened.folder.name)
     wanted = assembly.sample_requests(family, count=count, seed=seed)
     if labels:
-        chosen = [parse_label(text, family.facts.classes) for text in labels]
+        named = [labels] if isinstance(labels, str) else labels
+        chosen = [parse_label(text, family.facts.classes) for text in named]
         wanted = [Wanted(seed + position, label) for label in chosen for position in range(count)]
-    target = output or _next_folder(opened.folder.generated)
+    target = Path(output) if output else _next_folder(opened.folder.generated)
     facts = {"run": opened.folder.name, "step": opened.step, "weights": weights}
     return Generated(target, tuple(assembly.draw_into(target, family, wanted, drawing, facts=facts, chunk=chunk)))
 

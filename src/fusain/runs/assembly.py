@@ -144,7 +144,7 @@ def export(trainer: Trainer, folder: RunFolder) -> None:
         waiting.rename(folder.weights)
     except STORAGE_FAULTS as fault:
         shutil.rmtree(waiting, ignore_errors=True)
-        raise StorageError("E-STORE-006", where=str(folder.weights), fault=reason(fault)) from fault
+        raise StorageError("E-STORE-007", where=str(folder.weights), fault=reason(fault)) from fault
     shutil.rmtree(retired, ignore_errors=True)
 
 

@@ -6,7 +6,7 @@ import io
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +26,7 @@ from fusain.generation.generator import Wanted, generate
 from fusain.runs import actions, assembly, lock, run_report
 from fusain.runs.folder import RunFolder, read_json, write_json
 from fusain.runs.settings import RunSettings
+from fusain.settings.layers import Overrides
 from fusain.settings.read import resolve_source
 from fusain.training.events import Listener
 from fusain.training.stopping import Reason
@@ -122,7 +123,7 @@ def demo(
     report: Listener | None = None,
     images: int = 10_000,
     steps: int | None = None,
-    overrides: assembly.Overrides = (),
+    overrides: Overrides = (),
 ) -> DemoResult:
     """Draw a world of sprites, train on it, draw from the model and judge it; all of it lies in `folder`."""
     started = time.monotonic()
@@ -134,7 +135,7 @@ def demo(
 
     own = [("data.path", str(folder / "sprites")), ("runs_folder", str(folder / "runs"))]
     own += [("train.steps", str(steps))] if steps is not None else []
-    overrides = [*own, *overrides]
+    overrides = [*own, *(overrides.items() if isinstance(overrides, Mapping) else overrides)]
     _draw_world(folder, images, say)
     settings = assembly.resolved_engine(resolve_source(RunSettings, RECIPE, overrides).settings)
     dataset = assembly.prepare_data(settings, folder=None, report=lambda kind, **facts: None)

@@ -35,9 +35,9 @@ class RunSummary:
         return asdict(self)
 
 
-def runs_in(runs_folder: Path) -> Iterator[RunSummary]:
+def runs_in(runs_folder: Path | str = "runs") -> Iterator[RunSummary]:
     """All runs of a folder, by name."""
-    for path in sorted(runs_folder.glob("*/settings.json")):
+    for path in sorted(Path(runs_folder).glob("*/settings.json")):
         yield summary(RunFolder(path.parent))
 
 
@@ -59,9 +59,9 @@ def summary(folder: RunFolder) -> RunSummary:
     return RunSummary(folder.name, str(folder.path), state, step, steps, held_out_loss=loss, changed=changed, **kinds)
 
 
-def remove(run: str | Path, runs_folder: Path = Path("runs")) -> Path:
+def remove(run: str | Path, runs_folder: Path | str = "runs") -> Path:
     """Move a run into the trash folder beside it; nothing is deleted. A run that is going on is left alone."""
-    folder = RunFolder.existing(run, runs_folder)
+    folder = RunFolder.existing(run, Path(runs_folder))
     if lock.is_held(folder.lock):
         raise UsageError("E-RUN-009", where=str(folder.path), run=folder.name)
     trash = folder.path.parent / TRASH

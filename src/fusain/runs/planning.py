@@ -16,11 +16,13 @@ import torch
 
 from fusain.data.dataset import Dataset, check_batch
 from fusain.data.loader import Loader
+from fusain.data.report import DataReport
 from fusain.errors import StorageError
 from fusain.models.family import Family
 from fusain.runs import assembly
 from fusain.runs.folder import RunFolder
 from fusain.runs.settings import RunSettings, make_plan
+from fusain.settings.layers import Overrides
 from fusain.settings.read import resolve_source
 from fusain.training import engine as engines
 from fusain.training.engine import Engine
@@ -39,7 +41,7 @@ class RunPlan:
     settings: dict[str, Any]
     origins: dict[str, str]
     notices: list[str]
-    data: dict[str, Any]
+    data: DataReport
     images: int
     held_out: int
     steps: int
@@ -61,7 +63,7 @@ class RunPlan:
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """The plan for people, as titles and texts."""
-        yield "images", f"{self.images:,} to learn from, {self.held_out:,} held out"
+        yield from self.data.lines()
         yield "length", f"{self.steps:,} steps of {self.images_per_step} images = {self.epochs:.3g} epochs"
         yield "network", f"{self.parameters / 1e6:.2f} million parameters learn"
         yield "checkpoint", f"every {self.checkpoint_every:,} steps"
@@ -76,7 +78,7 @@ class RunPlan:
             yield "time", f"about {_time(self.seconds)} ({self.seconds_per_step * 1000:.0f} ms a step), samples apart"
 
 
-def plan(source: Path | str, *, overrides: assembly.Overrides = (), measure: bool = True) -> RunPlan:
+def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True) -> RunPlan:
     """What training by these settings would need; nothing is written into a run folder."""
     resolved = resolve_source(RunSettings, source, overrides)
     settings = assembly.resolved_engine(resolved.settings)
@@ -90,8 +92,8 @@ def plan(source: Path | str, *, overrides: assembly.Overrides = (), measure: boo
     return RunPlan(
         settings=settings.model_dump(mode="json"),
         origins={key: str(origin) for key, origin in resolved.origins.items()},
-        notices=[str(notice) for notice in resolved.notices],
-        data=dataset.report().as_json(),
+        notices=[str(notice) for notice in (*resolved.notices, *dataset.notices)],
+        data=dataset.report(),
         images=len(dataset.train),
         held_out=len(dataset.held_out),
         steps=numbers.steps,

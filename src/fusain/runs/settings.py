@@ -32,7 +32,9 @@ else:
     FamilySettings, MethodSettings = one_of(FAMILIES), one_of(METHODS)
 
 CHECKPOINTS, MEASUREMENTS, SAMPLINGS = 10, 20, 5
-"""How often each happens in a run whose settings leave it open."""
+"""How often each happens in a run whose settings leave it open..."""
+FEWEST_STEPS_BETWEEN = 10
+"""...but never more often than this, for a short run would drown in it."""
 
 
 class SampleSettings(SamplerSettings):
@@ -109,12 +111,15 @@ def make_plan(settings: RunSettings, *, entries: int) -> Plan:
     def interval(section: CheckpointSettings | SampleSettings, times: int) -> int:
         if section.every_steps is not None:
             return section.every_steps
-        return in_steps(section.every_epochs) if section.every_epochs else max(1, steps // times)
+        return in_steps(section.every_epochs) if section.every_epochs else left_open(times)
+
+    def left_open(times: int) -> int:
+        return max(FEWEST_STEPS_BETWEEN, steps // times)
 
     return Plan(
         steps=steps,
         steps_per_epoch=steps_per_epoch,
         checkpoint_every=interval(settings.checkpoint, CHECKPOINTS),
-        held_out_every=train.held_out_every_steps or max(1, steps // MEASUREMENTS),
+        held_out_every=train.held_out_every_steps or left_open(MEASUREMENTS),
         sample_every=interval(settings.samples, SAMPLINGS),
     )

@@ -87,11 +87,16 @@ def from_recipe(recipe: str | Mapping[str, Any], where: str = "") -> Layer:
     return Layer("recipe", "recipe", recipe)
 
 
-def from_overrides(pairs: Iterable[tuple[str, str]]) -> Layer:
+Overrides = Mapping[str, Any] | Iterable[tuple[str, Any]]
+"""Settings by their dotted keys: texts as on the command line, or plain values as in Python."""
+
+
+def from_overrides(overrides: Overrides) -> Layer:
     """The layer of `--section.name value` pairs; of a setting given twice the last one holds."""
     values: dict[str, Any] = {}
     raw: dict[tuple[str, ...], str] = {}
-    for key, text in pairs:
+    for key, value in overrides.items() if isinstance(overrides, Mapping) else overrides:
+        text = value if isinstance(value, str) else "none" if value is None else json.dumps(value, default=str)
         *sections, name = path = tuple(key.removeprefix("--").split("."))
         inner = values
         for section in sections:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
@@ -37,7 +37,7 @@ class Resolved(Generic[S]):
         return self.origins.get(key, DEFAULT)
 
 
-def resolve_source(schema_class: type[S], source: Path | str, overrides: Iterable[tuple[str, str]] = ()) -> Resolved[S]:
+def resolve_source(schema_class: type[S], source: Path | str, overrides: layers.Overrides = ()) -> Resolved[S]:
     """The settings of a TOML file, or of a recipe by its name where no such file exists."""
     if not Path(source).exists() and str(source) in recipes.names():
         return resolve(schema_class, recipe=str(source), overrides=overrides)
@@ -50,7 +50,7 @@ def resolve(
     path: Path | None = None,
     text: str | None = None,
     recipe: str | Mapping[str, Any] | None = None,
-    overrides: Iterable[tuple[str, str]] = (),
+    overrides: layers.Overrides = (),
 ) -> Resolved[S]:
     """One merge and one validation of all sources; every fault is told at once."""
     written = [layers.from_file(path)] if path is not None else []

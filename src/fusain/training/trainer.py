@@ -112,6 +112,8 @@ class Trainer:
     identity: dict[str, Any]
     """What a checkpoint must say of its run beside the numbers: versions, data, settings."""
     step: int = 0
+    draws: int = 0
+    """Running number of the next draw: counted, so that another batch size later repeats and skips none."""
     held_out: list[float] = field(default_factory=list)
     _overflows: int = 0
     _failed_saves: int = 0
@@ -135,7 +137,7 @@ class Trainer:
         parts, plan, report = self.parts, self.plan, self.parts.report
         draws_per_step = self.settings.batch_size * self.settings.accumulation
         with stop.listening(), diagnosis.memory_faults_told(self.settings, parts.engine, lambda: self.step + 1):
-            batches = parts.batches(self.step * draws_per_step)
+            batches = parts.batches(self.draws)
             report("start", step=self.step, steps=plan.steps, images_per_step=draws_per_step)
             if self.step == 0:
                 self._measure_held_out()
@@ -149,6 +151,7 @@ class Trainer:
                 loss, norm = self._gradients(micro)
                 self._update()
                 self.step += 1
+                self.draws += draws_per_step
 
                 changed = parts.method.after_step(parts.family, self.progress)
                 if changed:
@@ -190,7 +193,7 @@ class Trainer:
             self.average.restore(saved.tensors("ema") or weights)
         if parts.engine.accelerator.scaler is not None and state["scaler"] is not None:
             parts.engine.accelerator.scaler.load_state_dict(state["scaler"])
-        self.step, self.held_out = saved.step, state["held_out"]
+        self.step, self.draws, self.held_out = saved.step, state["draws"], state["held_out"]
         parts.method.restore(parts.family, state["method"])
 
     def averaged(self) -> Any:
@@ -277,6 +280,7 @@ class Trainer:
             "optimizer_name": self.settings.optimizer,
             "optimizer": rest,
             "scaler": scaler.state_dict() if scaler is not None else None,
+            "draws": self.draws,
             "held_out": self.held_out,
             "method": self.parts.method.state(),
         }

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pictures
 
+from fusain.errors import StorageError
 from fusain.worlds.sprite_parts.canvas import SIDE, Image
 from fusain.worlds.sprite_parts.creatures import draw_creature
 from fusain.worlds.sprite_parts.dice import Dice
@@ -100,10 +101,11 @@ def write_folder(sprites: Sprites, folder: Path) -> None:
 
 
 def write_arrays(sprites: Sprites, folder: Path) -> None:
-    """`sprites.npy` with the images, `labels.npy` with one-hot rows, and `truth.json`."""
+    """`sprites.npy` with the images, `labels.npy` with one-hot rows, their names in `classes.txt`, and `truth.json`."""
     _claim(folder)
     np.save(folder / "sprites.npy", sprites.images, allow_pickle=False)
     np.save(folder / "labels.npy", np.eye(len(CLASSES))[sprites.labels], allow_pickle=False)
+    (folder / "classes.txt").write_text("\n".join(CLASSES) + "\n", encoding="utf-8")
     _write_truth(sprites, folder, [f"sprites.npy[{number}]" for number in range(len(sprites))])
 
 
@@ -142,7 +144,7 @@ def _generator(stream: int, seed: int) -> np.random.Generator:
 
 def _claim(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} exists already and is not empty")
+        raise StorageError("E-STORE-006", where=str(folder))
     folder.mkdir(parents=True, exist_ok=True)
 
 

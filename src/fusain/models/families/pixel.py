@@ -65,9 +65,7 @@ class PixelSettings(Section):
                 "as channels asks for"
             )
         if any(level >= len(self.channels) for level in self.attention_levels):
-            raise ValueError(
-                f"attention_levels {list(self.attention_levels)} must all be below {len(self.channels)}"
-            )
+            raise ValueError(f"attention_levels {list(self.attention_levels)} must all be below {len(self.channels)}")
         return self
 
 
