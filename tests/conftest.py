@@ -1,4 +1,4 @@
-"""What every test stands on: no network, its own cache, two threads, and nothing left behind by the test before it."""
+"""What every test stands on: no network, its own cache, one thread, and nothing left behind by the test before it."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ def no_network(request, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def calm_torch(request):
-    """Two threads and seed 0, for the tests that came to import torch."""
+    """One thread and seed 0, for the tests that came to import torch: tiny networks gain nothing from a second one, and on a
+    busy machine each operation would wait for it."""
     import sys
 
     torch = sys.modules.get("torch")
     if torch is not None:
-        torch.set_num_threads(2)
+        torch.set_num_threads(1)
         torch.manual_seed(0)

@@ -24,7 +24,7 @@ def test_a_kill_changes_no_bit(settings: Path, runs: Path, recipe: str, seed: in
 
 
 def die_in_the_third_save(operation: int) -> None:
-    """Count what the process does to files below `checkpoints/`, and die at one of these operations."""
+    """Count what the process does to files below `checkpoints/` from the third save on, and die at one of these."""
     count = 0
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -52,7 +52,7 @@ def test_a_kill_at_each_point_of_a_save_leaves_whole_checkpoints(settings: Path,
         assert process.exitcode == -signal.SIGKILL, (runs / f"{name}.stderr").read_text()
         points += 1
         listed = Checkpoints(runs / name / "checkpoints", keep=2).listed()
-        assert [checkpoint.read(path).step for path in listed][-2:] in ([5, 10], [10, 15])
+        assert [checkpoint.read(path).step for path in listed][-2:] in ([5, 10], [10, 15], [15, 20])
         train_here(settings, name, runs, changes)
         assert_equal_runs(runs / "undisturbed", runs / name)
         assert not list((runs / name / "checkpoints").glob(".tmp-*")), "what a killed save left was not cleaned"

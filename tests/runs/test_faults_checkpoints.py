@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from fusain.errors import StorageError
 from fusain.training import checkpoint
 from tests.runs.faults import EIGHT, SHORT, no_open, refused, replaced, steps_saved, warnings
-from tests.runs.training import assert_equal_runs, kinds, start_training, train_here
+from tests.runs.training import assert_equal_runs, kinds, losses, start_training, train_here
 
 
 def test_a_checkpoint_that_cannot_be_read_gives_way_to_the_one_before(
@@ -166,3 +167,25 @@ def test_a_checkpoint_every_step_needs_no_more_memory(settings: Path, runs: Path
     assert steps_saved(runs / "often") == [38, 39, 40]
     train_here(settings, "seldom", runs, changes | {"checkpoint.every_steps": 40})
     assert_equal_runs(runs / "seldom", runs / "often")
+
+
+def die_once_published() -> None:
+    """SIGKILL at the moment at which the checkpoint of step 8 is in its place."""
+    real = os.rename
+
+    def rename(source: Path, target: Path) -> None:
+        real(source, target)
+        if target.name == "step-00000008":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.rename = rename  # type: ignore[assignment]
+
+
+def test_no_row_of_a_saved_step_is_lost(settings: Path, runs: Path, undisturbed: Path) -> None:
+    process = start_training(settings, "run", runs, SHORT, prepare=die_once_published)
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    assert sorted(losses(runs / "run")) == list(range(1, 9))
+    train_here(settings, "run", runs, SHORT)
+    assert kinds(runs / "run", "resumed")[0]["step"] == 8
+    assert_equal_runs(undisturbed, runs / "run")

@@ -90,6 +90,9 @@ def train(
         for notice in resolved.notices:
             log("warning", code=notice.code, text=str(notice))
         trainer = _start(settings, folder, log, resume=resume, allow_change=allow_change)
+        epochs = trainer.plan.steps / trainer.plan.steps_per_epoch
+        for notice in trainer.parts.method.foreseen(trainer.parts.family, epochs):
+            log("warning", code=notice.code, text=str(notice))
         try:
             stopped = _finish(trainer, folder, log)
         except FusainError as fault:

@@ -7,7 +7,7 @@ freshly loaded family, `attach` puts back what `save` wrote. A method never asks
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +17,7 @@ import torch
 
 from fusain.data.batch import Batch
 from fusain.models.family import Condition, Family
+from fusain.settings.notice import Notice
 from fusain.settings.section import Section
 from fusain.training.losses import Loss
 
@@ -43,6 +44,10 @@ class Method(ABC):
     @abstractmethod
     def prepare(self, family: Family) -> dict[str, torch.nn.Parameter]:
         """The parameters that learn, by names that stay the same between runs."""
+
+    def foreseen(self, family: Family, epochs: float) -> Iterable[Notice]:
+        """What a run of so many epochs should know of this method before it starts."""
+        return ()
 
     @abstractmethod
     def loss(self, family: Family, batch: Batch, *, seed: int, quantiles: np.ndarray | None = None) -> Loss:

@@ -284,6 +284,7 @@ class Trainer:
             "held_out": self.held_out,
             "method": self.parts.method.state(),
         }
+        self.parts.report.flush()  # a kill after the save must find the rows of all steps that it holds
         try:
             saved = self.parts.checkpoints.save(self.step, tensors, state)
         except checkpoints.STORAGE_FAULTS as fault:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -11,6 +12,7 @@ from pydantic import Field
 
 from fusain.data.batch import Batch
 from fusain.models.family import Condition, Family
+from fusain.settings.notice import Notice
 from fusain.settings.section import Section
 from fusain.training.losses import Loss, LossSettings, denoising_loss
 from fusain.training.method import Method, Progress
@@ -42,6 +44,12 @@ class Full(Method):
 
     def prepare(self, family: Family) -> dict[str, torch.nn.Parameter]:
         return dict(family.network.named_parameters())
+
+    def foreseen(self, family: Family, epochs: float) -> Iterable[Notice]:
+        warmup = self.settings.condition_warmup
+        if family.condition != "none" and isinstance(warmup, float) and warmup >= epochs:
+            where = "method.condition_warmup"
+            yield Notice("W-TRAIN-002", where=where, warmup=f"{warmup:g}", epochs=f"{epochs:.3g}")
 
     def loss(self, family: Family, batch: Batch, *, seed: int, quantiles: np.ndarray | None = None) -> Loss:
         warming_up = self.settings.condition_warmup != "none" and self.frozen_at is None
