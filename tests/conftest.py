@@ -32,8 +32,10 @@ def no_network(request, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def calm_torch(request):
-    """One thread and seed 0, for the tests that came to import torch: tiny networks gain nothing from a second one, and on a
-    busy machine each operation would wait for it."""
+    """One thread and seed 0, for the tests that came to import torch.
+
+    Tiny networks gain nothing from a second thread, and on a busy machine each operation would wait for it.
+    """
     import sys
 
     torch = sys.modules.get("torch")
