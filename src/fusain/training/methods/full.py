@@ -25,7 +25,7 @@ class FullSettings(Section):
     """All weights of the model learn."""
 
     kind: Literal["full"] = "full"
-    condition_warmup: Literal["none", "auto"] | float = Field("none", union_mode="left_to_right")
+    condition_warmup: Literal["auto", "none"] | float = Field("none", union_mode="left_to_right")
     """When the network that reads the classes is frozen: never (`none`), when the held-out loss stops falling
     (`auto`), or after this many epochs."""
     condition_dropout: float = Field(0.05, ge=0, le=1)
