@@ -55,7 +55,6 @@ def test_readme_runs_as_written(tmp_path: Path) -> None:
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "FUSAIN_CACHE": str(tmp_path / "cache"),
-        "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait for each other give way to whatever else is running
     }
     ran = 0
     for language, text in blocks(ROOT / "README.md"):

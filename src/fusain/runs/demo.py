@@ -74,6 +74,11 @@ class DemoResult:
         return self.judgement["diversity"].value if self.judgement else None
 
     @property
+    def mean_distance(self) -> float | None:
+        """Between two generated images, by that between two held-out drawings."""
+        return self.judgement["diversity"].facts["mean_distance"] if self.judgement else None
+
+    @property
     def copies(self) -> float | None:
         """Share of near-copies of training images."""
         return self.judgement["copies"].value if self.judgement else None
@@ -91,6 +96,7 @@ class DemoResult:
             "class_accuracy": self.class_accuracy,
             "per_class": self.per_class,
             "diversity": self.diversity,
+            "mean_distance": self.mean_distance,
             "copies": self.copies,
             "copies_expected": self.copies_expected,
             "images": self.images,
