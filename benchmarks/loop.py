@@ -20,8 +20,8 @@ CASES = {
     "demo (batch 64)": ("demo", {}),
     "class-conditional (batch 100)": ("class-conditional", {}),
     "small (bare step below 20 ms)": (
-        "demo",
-        {"family__channels": "[8, 16]", "family__size": "16", "train__batch_size": "16", "family__patch": "2"},
+        "unconditional",
+        {"family__channels": "[32, 32]", "family__layers_per_block": "1", "train__batch_size": "8"},
     ),
 }
 

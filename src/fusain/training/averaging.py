@@ -22,7 +22,7 @@ class Average:
         """After optimizer step number `step`. The decay rises as (1 + step) / (10 + step), so that the random start is
         forgotten within a tenth of any run."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self._average, [parameter.detach().float() for parameter in self._live], 1 - decay)
+        torch._foreach_lerp_(self._average, [parameter.float() for parameter in self._live], 1 - decay)
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:

@@ -66,8 +66,7 @@ class Diversity(Metric):
         apart = mean_distance(own) / mean_distance(real) if count > 1 else 1.0
         sentence = (
             f"{count:,} generated images are as varied as {score:.0f} entirely different ones; as many held-out images "
-            f"are as varied as {score_real:.0f}. Two generated images lie {apart:.2f} times as far apart as two held-out "
-            "ones."
+            f"are as varied as {score_real:.0f}. Two of them lie {apart:.2f} times as far apart as two held-out ones."
         )
         facts = {"generated": score, "held_out": score_real, "mean_distance": apart}
         return Measurement(value, max(0.0, value - reach), value + reach, count, sentence, reference=1.0, facts=facts)

@@ -17,6 +17,10 @@ from fusain.models import noise, weights
 from fusain.models.family import Condition, DrawRequest, Facts, Family, NoiseSchedule
 from fusain.settings.section import Section, basic
 
+FEW_PLACES_A_SIDE = 8
+"""Up to here plain attention is faster than the fused kernel, whose blocks are made for long sequences: 7 % of a whole
+step of the recipe `class-conditional` on two cores."""
+
 
 class PixelSettings(Section):
     """A network trained from scratch on small images."""
@@ -211,6 +215,7 @@ class Pixel(Family):
 
 def _build(settings: PixelSettings, classes: int) -> PixelNetwork:
     from diffusers import UNet2DConditionModel, UNet2DModel
+    from diffusers.models.attention_processor import AttnProcessor
 
     levels = range(len(settings.channels))
     with_class = settings.condition == "class"
@@ -237,4 +242,6 @@ def _build(settings: PixelSettings, classes: int) -> PixelNetwork:
         cross_attention_dim=settings.cross_attention_width,
         attention_head_dim=settings.attention_heads,  # diffusers' name for the number of heads here
     )
+    if settings.size // settings.patch // 2 ** min(attention) <= FEW_PLACES_A_SIDE:
+        unet.set_attn_processor(AttnProcessor())
     return PixelNetwork(unet, ClassEmbedding(classes, settings.class_width, settings.class_dropout))
