@@ -21,7 +21,12 @@ CASES = {
     "class-conditional (batch 100)": ("class-conditional", {}),
     "small (bare step below 20 ms)": (
         "unconditional",
-        {"family__channels": "[32, 32]", "family__layers_per_block": "1", "train__batch_size": "8"},
+        {
+            "family__channels": "[32, 32]",
+            "family__size": "8",
+            "family__layers_per_block": "1",
+            "train__batch_size": "8",
+        },
     ),
 }
 
