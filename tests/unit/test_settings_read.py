@@ -532,3 +532,12 @@ def test_under_a_wrong_kind_no_other_setting_is_judged():
     assert text.startswith("E-CFG-004 'method.kind' must be 'full', but is the text \"lora\".")
     text = fault(DATA + "[family]\nkind = 'x'\nrank = 4\n[zzzzz]\na = 1\n")
     assert text.count("E-CFG-") == 2
+
+
+def test_a_folder_named_as_a_recipe_hides_no_recipe(tmp_path, monkeypatch):
+    """`fusain demo` makes a folder `demo`; the recipe of that name must still be found beside it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    from fusain.runs.settings import RunSettings
+
+    assert resolve_source(RunSettings, "demo", {"data.path": "x"}).recipe == "demo"

@@ -39,7 +39,7 @@ class Resolved(Generic[S]):
 
 def resolve_source(schema_class: type[S], source: Path | str, overrides: layers.Overrides = ()) -> Resolved[S]:
     """The settings of a TOML file, or of a recipe by its name where no such file exists."""
-    if not Path(source).exists() and str(source) in recipes.names():
+    if not Path(source).is_file() and str(source) in recipes.names():
         return resolve(schema_class, recipe=str(source), overrides=overrides)
     return resolve(schema_class, path=Path(source), overrides=overrides)
 
