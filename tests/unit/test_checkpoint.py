@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fusain.errors import StorageError
-from fusain.training.checkpoint import MANIFEST, Checkpoints, extra_files, read
+from fusain.training.checkpoint import MANIFEST, Checkpoints, read
 
 
 def save(checkpoints: Checkpoints, step: int) -> None:
@@ -56,8 +56,9 @@ def test_a_flipped_bit_is_found_and_named(checkpoints: Checkpoints, name: str) -
 def test_a_truncated_and_a_missing_file_are_rejected_and_an_extra_one_is_not(checkpoints: Checkpoints) -> None:
     folder = checkpoints.folder / "step-00000030"
     (folder / "notes.txt").write_text("mine")
-    assert newest_step(checkpoints, []) == 30
-    assert extra_files(folder) == ["notes.txt"]
+    notes: list[str] = []
+    assert newest_step(checkpoints, notes) == 30
+    assert notes == ["Checkpoint step-00000030 holds files that it was not saved with: notes.txt. They are ignored."]
     weights = folder / "trainable.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(StorageError) as caught:

@@ -19,6 +19,7 @@ from fusain.runs.folder import RunFolder, read_json, write_json
 from fusain.runs.settings import RunSettings
 from fusain.settings.layers import Overrides
 from fusain.settings.read import resolve_source
+from fusain.training import checkpoint as saved_states
 from fusain.training import events
 from fusain.training.checkpoint import Checkpoint, Checkpoints
 from fusain.training.events import EventLog, Listener
@@ -199,11 +200,9 @@ def _find_checkpoint(folder: RunFolder, wanted: str) -> Checkpoint:
         newest = checkpoints.newest(note=lambda text: None)
         if newest is not None:
             return newest
-    from fusain.training.checkpoint import read
-
     for path in checkpoints.listed():
         if path.name == wanted or path.name.removeprefix("step-").lstrip("0") == wanted:
-            return read(path)
+            return saved_states.read(path)
     listed = ", ".join(path.name for path in checkpoints.listed()) or "none"
     raise UsageError("E-RUN-008", where=str(folder.checkpoints), wanted=wanted, listed=listed)
 

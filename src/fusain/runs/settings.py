@@ -43,7 +43,7 @@ class SampleSettings(SamplerSettings):
     every_steps: int | None = basic(None, ge=0, json_schema_extra={"instead_of": "every_epochs"})
     """Draw after this many steps; 0 never draws."""
     every_epochs: float | None = Field(None, gt=0, json_schema_extra={"instead_of": "every_steps"})
-    """Draw after this many passes over the data, in place of `every_steps`. With neither, five times a run."""
+    """Draw after this many passes over the data, in place of `every_steps`. With neither, up to five times a run."""
     count: int = Field(4, ge=1, le=1000)
     """Images each time; with classes, of each class."""
     seed: int = Field(0, ge=0, lt=2**31)

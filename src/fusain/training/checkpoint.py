@@ -40,7 +40,7 @@ class CheckpointSettings(Section):
     every_steps: int | None = basic(None, ge=1, json_schema_extra={"instead_of": "every_epochs"})
     """Save after this many steps. Nothing later than the last save can be lost."""
     every_epochs: float | None = Field(None, gt=0, json_schema_extra={"instead_of": "every_steps"})
-    """Save after this many passes over the data, in place of `every_steps`. With neither, ten times a run."""
+    """Save after this many passes over the data, in place of `every_steps`. With neither, up to ten times a run."""
     keep: int = Field(3, ge=1, le=1000)
     """How many of the newest checkpoints stay."""
 
@@ -102,10 +102,15 @@ class Checkpoints:
         damaged = []
         for path in sorted(self.folder.glob(f"{PREFIX}*"), reverse=True):  # one that lost its manifest is damaged too
             try:
-                return read(path)
+                found = read(path)
             except StorageError as fault:
                 damaged.append(fault)
                 note(f"{fault.message.what} The checkpoint before it is used.")
+                continue
+            if unknown := extra_files(path):
+                listed = ", ".join(unknown)
+                note(f"Checkpoint {path.name} holds files that it was not saved with: {listed}. They are ignored.")
+            return found
         if damaged:
             raise StorageError(
                 "E-RESUME-001", where=str(self.folder), count=len(damaged), first=damaged[0].message.what

@@ -60,7 +60,7 @@ class TrainSettings(Section):
     ema_decay: float = Field(0.999, ge=0, lt=1)
     """Decay of the moving average of the weights that images are drawn from; 0 keeps none."""
     held_out_every_steps: int | None = Field(None, ge=1)
-    """Measure the held-out loss after this many steps. Without it, twenty times a run."""
+    """Measure the held-out loss after this many steps. Without it, up to twenty times a run."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Start of all randomness: the same seed gives the same run."""
 
@@ -265,7 +265,7 @@ class Trainer:
         try:
             with self.averaged():
                 self.parts.sample(self.step)
-        except Exception as fault:
+        except Exception as fault:  # an edge: samplers of all libraries raise what they like
             self.parts.report.warn("W-SAMPLE-001", step=self.step, fault=diagnosis.in_words(fault))
 
     def _save(self, *, must: bool) -> None:
