@@ -8,6 +8,7 @@ from PIL import Image, ImageCms, ImageFile
 
 from fusain.data import fitting
 from fusain.data.images import Conversion, decode
+from fusain.data.shapes import Shape
 from fusain.errors import DataError
 from tests.unit.pictures import encoded, noise, png
 
@@ -190,16 +191,20 @@ def test_only_the_first_frame_of_an_animation(kind):
     assert decoded.pixels[0, 0].tolist() == [255, 0, 0]
 
 
+SQUARE = Shape(16, 16)
+
+
 def test_the_right_size_is_untouched_and_others_have_their_shorter_side_fitted():
-    assert fitting.resized(noise(), 16) is not None
-    assert np.array_equal(fitting.resized(noise(), 16), noise())
-    assert fitting.resized(noise(0, 32, 48), 16).shape == (16, 24, 3)
-    assert fitting.resized(noise(0, 8, 8), 16).shape == (16, 16, 3)
-    assert fitting.resized(noise(0, 1, 1), 16).shape == (16, 16, 3)
+    assert fitting.resized(noise(), SQUARE) is not None
+    assert np.array_equal(fitting.resized(noise(), SQUARE), noise())
+    assert fitting.resized(noise(0, 32, 48), SQUARE).shape == (16, 24, 3)
+    assert fitting.resized(noise(0, 8, 8), SQUARE).shape == (16, 16, 3)
+    assert fitting.resized(noise(0, 1, 1), SQUARE).shape == (16, 16, 3)
 
 
 def test_crops_reach_both_ends_and_the_middle():
-    wide = noise(0, 16, 20)
-    assert np.array_equal(fitting.centred(wide, 16), wide[:, 2:18])
-    assert np.array_equal(fitting.cropped(wide, 16, 0.0), wide[:, :16])
-    assert np.array_equal(fitting.cropped(wide, 16, 0.999), wide[:, 4:])
+    wide, room = noise(0, 16, 20), np.asarray([[0, 4]] * 2, np.int32)
+    assert np.array_equal(fitting.centred(wide, SQUARE), wide[:, 2:18])
+    assert fitting.corners(room).tolist() == [[0, 2]] * 2
+    assert fitting.corners(room, np.asarray([0.0, 0.999])).tolist() == [[0, 0], [0, 4]]
+    assert np.array_equal(fitting.cropped(wide, SQUARE, 0, 4), wide[:, 4:])

@@ -74,7 +74,7 @@ def test_a_file_that_no_source_reads(folder):
     assert refusal(path) == (
         f"E-DATA-004 No source can read '{path}'.\nWhere: data.path\n"
         "Why: It is a single file, and neither .npy nor metadata.jsonl nor metadata.csv. "
-        "Kinds of sources: metadata, arrays, classes, images.\n"
+        "Kinds of sources: metadata, arrays, kohya, classes, images.\n"
         "Do: Give the folder that holds the images."
     )
 
@@ -167,7 +167,7 @@ def test_the_report_counts_everything(folder):
     assert json.loads(json.dumps(report.as_json())) == report.as_json()
     assert report.classes == {"a": 60, "b": 24}
     assert report.conversions == {"grayscale to RGB": 1}
-    assert report.smaller_than_size == 1
+    assert report.enlarged == 1
     assert report.extreme_aspect == 1
     assert report.duplicates == 1
     assert report.duplicate_pairs == [["b/000.png", "b/twin.png"]]

@@ -42,17 +42,6 @@ def test_a_plain_folder(tmp_path):
     assert np.array_equal(dataset.pixels(np.asarray([3, 1])), np.stack([noise(9), noise(1)]))
 
 
-def test_a_caption_that_is_no_text_puts_its_image_aside(tmp_path):
-    fill(tmp_path, 20)
-    (tmp_path / "003.txt").write_bytes(b"\xff\xfeab\xd8")
-    (tmp_path / "004.txt").write_bytes("é".encode("latin-1"))
-    (tmp_path / "005.txt").write_bytes(b"a\0b")
-    dataset = made(tmp_path, max_quarantined=0.5)
-    assert [str(entry) for entry in dataset.quarantined] == [
-        f"E-DATA-018 '00{n}.png' has a caption that cannot be used: '00{n}.txt' is no UTF-8 text." for n in (3, 4, 5)
-    ]
-
-
 def test_a_folder_a_class(tmp_path):
     fill(tmp_path / "dog", 3)
     fill(tmp_path / "Cat" / "deeper", 2, 10)
@@ -88,6 +77,42 @@ def test_train_and_val_folders_are_a_split_and_no_classes(tmp_path):
         "Do: Remove one of each pair, or let Fusain split by content: data.held_out = 0.05"
     )
     assert len(made(tmp_path, held_out=0.2).held_out) == 3
+
+
+def test_kohya_folders(tmp_path):
+    fill(tmp_path / "10_sks dog", 3)
+    fill(tmp_path / "2_a  cat" / "deep", 2, 10)
+    (tmp_path / "10_sks dog" / "001.txt").write_text("sks dog in the snow")
+    dataset = made(tmp_path)
+    assert dataset.source.kind == "kohya"
+    assert dataset.captions == ["sks dog", "sks dog in the snow", "sks dog", "a cat", "a cat"]
+    assert dataset.repeats.tolist() == [10, 10, 10, 2, 2]
+    assert dataset.entries == 34
+    assert dict(dataset.report().lines())["repeats"] == "2 images 2 x, 3 images 10 x"
+    assert dataset.classes == ()
+    assert made(tmp_path, repeats=2).report().repeats == {"4": 2, "20": 3}
+    assert not [notice for notice in dataset.notices if notice.code == "W-DATA-011"]
+
+
+def test_kohya_folders_of_which_one_says_no_repeats(tmp_path):
+    fill(tmp_path / "10_sks", 2)
+    fill(tmp_path / "dog", 1, 10)
+    write(tmp_path / "top.png", 20)
+    dataset = made(tmp_path)
+    assert dataset.captions == ["sks", "sks", "dog", ""]
+    assert dataset.repeats.tolist() == [10, 10, 1, 1]
+    assert [str(notice) for notice in dataset.notices if notice.code == "W-DATA-011"] == [
+        "W-DATA-011 No repeats in the name of '.', 'dog': read as 1 repeat. "
+        "In a kohya data set the name of each folder of images begins with its repeats. "
+        "Rename the folder, as in '10_dog', or set data.repeats for all; for classes set data.kind = \"classes\"."
+    ]
+
+
+@pytest.mark.parametrize("names", [("cat", "dog"), ("001_cat", "002_dog"), ("0_cat", "a_dog"), ("3_d", "cat", "dog")])
+def test_folders_that_are_classes_and_no_repeats(tmp_path, names):
+    for number, name in enumerate(names):
+        fill(tmp_path / name, 2, 10 * number)
+    assert made(tmp_path).source.kind == "classes"
 
 
 def arrays(folder, images, labels, names=""):
@@ -222,6 +247,21 @@ def test_metadata_as_a_table(tmp_path):
     )
 
 
+def test_the_column_of_the_captions(tmp_path):
+    rows = [{"file_name": f"00{n}.png", "texte": f"un chat {n}", "text": "a cat"} for n in range(3)]
+    folder = metadata(tmp_path / "a", *rows[:2], {"file_name": "002.png", "text": "a cat", "note": 1})
+    assert made(folder).captions == ["a cat"] * 3
+    assert made(folder, caption_column="texte").captions == ["un chat 0", "un chat 1", ""]
+    assert refusal(folder, caption_column="texto") == (
+        "E-CAP-002 There is no column 'texto' to take captions from: its columns are: texte, text, note.\n"
+        "Where: data.caption_column\nDo: Correct data.caption_column, or leave it out."
+    )
+    assert refusal(fill(tmp_path / "b", 2), caption_column="texte") == (
+        "E-CAP-002 There is no column 'texte' to take captions from: data of kind 'images' has no columns.\n"
+        "Where: data.caption_column\nDo: Correct data.caption_column, or leave it out."
+    )
+
+
 GOOD = {"file_name": "000.png"}
 
 
@@ -317,6 +357,6 @@ class DrawnDots(Source):
 
 def test_an_unknown_kind_is_told_with_those_that_are_known():
     with pytest.raises(
-        ValueError, match="'foldr' is no kind of source; known are auto, metadata, arrays, classes, images"
+        ValueError, match="'foldr' is no kind of source; known are auto, metadata, arrays, kohya, classes, images"
     ):
         DataSettings(path="x", kind="foldr")

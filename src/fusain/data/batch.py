@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from fusain.data.chance import Draws
 class Batch:
     """Some draws of the data set: B images of one shape with what is known of them.
 
-    Shapes: pixels_BCHW float32 in [-1, 1]; labels_BK one vector of K classes an image (mixtures allowed); weights_B.
+    Shapes: pixels_BCHW float32 in [-1, 1]; labels_BK one vector of K classes an image (mixtures allowed); weights_B;
+    framings_B4 int32.
     """
 
     draws: Draws
@@ -25,6 +27,13 @@ class Batch:
     weights_B: torch.Tensor
     labels_BK: torch.Tensor | None = None
     captions: tuple[str, ...] | None = None
+    """As they are learnt, with the trigger word and all else that `data.captions` says."""
+    encoded_images: torch.Tensor | None = None
+    """What the family's `encode_pixels` made of the images before; their pixels are left out then."""
+    encoded_captions: torch.Tensor | None = None
+    """What the family's `encode_captions` made of the captions before."""
+    framings_B4: torch.Tensor | None = None
+    """Height and width before resizing, then top and left of the crop in the resized and mirrored image."""
 
     def __len__(self) -> int:
         return len(self.draws)
@@ -32,13 +41,12 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         if device.type == "cpu":
             return self
-        labels = self.labels_BK.to(device, non_blocking=True) if self.labels_BK is not None else None
-        return replace(
-            self,
-            pixels_BCHW=self.pixels_BCHW.to(device, non_blocking=True),
-            weights_B=self.weights_B.to(device, non_blocking=True),
-            labels_BK=labels,
-        )
+        moved: dict[str, Any] = {
+            name: value.to(device, non_blocking=True)
+            for name, value in vars(self).items()
+            if isinstance(value, torch.Tensor)
+        }
+        return replace(self, **moved)
 
 
 def to_pixels(images: np.ndarray) -> torch.Tensor:
@@ -50,3 +58,8 @@ def to_pixels(images: np.ndarray) -> torch.Tensor:
         .div_(127.5)
         .sub_(1.0)
     )
+
+
+def to_images(pixels_BCHW: torch.Tensor) -> np.ndarray:
+    """The opposite: pixels in [-1, 1] as uint8 images N x H x W x C."""
+    return pixels_BCHW.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

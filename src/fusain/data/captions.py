@@ -1,54 +1,66 @@
-"""Captions that lie beside their images as `.txt` or `.caption` files."""
+"""What becomes of a caption before it is learnt: trigger word, text before and after, parts in another order."""
 
 from __future__ import annotations
 
-import codecs
-import os
-from dataclasses import dataclass
+import re
+from typing import Literal
 
-from fusain.data.quarantine import Quarantined
-from fusain.data.scan import CAPTION_EXTENSIONS, Scan
-from fusain.errors import DataError
+import numpy as np
+from pydantic import model_validator
 
-_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+from fusain.data import chance
+from fusain.settings.section import Section, advanced
 
-
-@dataclass(frozen=True)
-class Captions:
-    """A caption for each image, "" where there is none; None when no image has one. Unreadable ones are faults."""
-
-    texts: list[str] | None
-    faults: dict[int, Quarantined]
+Missing = Literal["refuse", "trigger", "allow"]
+ORDER = "caption"
 
 
-def beside(found: Scan) -> Captions:
-    """The captions of all images of a scan."""
-    if not found.caption_files:
-        return Captions(None, {})
-    texts, faults, any_found = [], {}, False
-    for row, name in enumerate(found.names):
-        stem = os.path.splitext(name)[0]
-        sidecar = next((stem + end for end in CAPTION_EXTENSIONS if stem + end in found.caption_files), None)
-        texts.append("")
-        if sidecar is None:
-            continue
-        any_found = True
-        try:
-            texts[row] = read(os.path.join(found.root, sidecar))
-        except (OSError, UnicodeError) as fault:
-            problem = "is no UTF-8 text" if isinstance(fault, UnicodeError) else f"cannot be read ({fault.strerror})"
-            faults[row] = Quarantined.of(
-                DataError("E-DATA-018", where=name, name=name, caption=sidecar, problem=problem)
-            )
-    return Captions(texts if any_found else None, faults)
+class CaptionSettings(Section):
+    """What becomes of the captions before they are learnt."""
+
+    trigger_word: str | None = advanced(None, min_length=1)
+    """A word put before every caption, as in "sks, a cat asleep"; in a prompt it calls for what was learnt."""
+    prefix: str = advanced("")
+    """Text before each caption and after the trigger word, as in "a drawing of"."""
+    suffix: str = advanced("")
+    """Text after each caption, as in ", in chalk"."""
+    shuffle_tokens: bool = advanced(False)
+    """Give the parts between commas another order in each draw. Good for lists of words, wrong for sentences."""
+    keep_tokens: int = advanced(0, ge=0, json_schema_extra={"only_when": {"shuffle_tokens": True}})
+    """So many of the first parts of a caption stay where they are."""
+    missing: Missing = advanced("refuse")
+    """Images without a caption, where captions are needed: `refuse`, the `trigger` word alone, or `allow` (empty)."""
+
+    @model_validator(mode="after")
+    def _trigger_word_is_given(self) -> CaptionSettings:
+        if self.missing == "trigger" and self.trigger_word is None:
+            raise ValueError('missing = "trigger" needs a trigger_word')
+        return self
 
 
-def read(path: str) -> str:
-    """The text of a caption file: UTF-8, or UTF-16 that says so; line breaks become spaces."""
-    with open(path, "rb") as file:
-        content = file.read()
-    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
-    text = content.decode(encoding)
-    if "\0" in text:
-        raise UnicodeError("holds NUL characters")
-    return " ".join(text.split())
+def processed(caption: str, settings: CaptionSettings, *, seed: int = 0, draw: int | None = None) -> str:
+    """The words that are learnt: a function of (seed, draw) where parts are shuffled, and without a draw in order."""
+    trigger, keep = settings.trigger_word, settings.keep_tokens
+    if not caption:
+        return trigger or "" if settings.missing == "trigger" else ""
+    begins = re.match(rf"{re.escape(trigger)}(?!\w)\s*(,|$)?\s*", caption, re.IGNORECASE) if trigger else None
+    if begins is not None and begins[1] is not None:
+        caption = caption[begins.end() :]
+    elif begins is not None:  # "sks dog": the word is part of what is said, and must stay in front
+        trigger, keep = None, max(1, keep)
+    if settings.shuffle_tokens and draw is not None:
+        caption = _shuffled(caption, keep, seed, draw)
+    said = " ".join(text for text in (settings.prefix.strip(), caption) if text)
+    suffix = settings.suffix.strip()
+    if not said:
+        said = suffix.lstrip(", ")
+    elif suffix:
+        said += suffix if suffix[0] in ",.;:" else f" {suffix}"
+    return ", ".join(text for text in (trigger, said) if text)
+
+
+def _shuffled(caption: str, keep: int, seed: int, draw: int) -> str:
+    parts = [part for part in map(str.strip, caption.split(",")) if part]
+    free = parts[keep:]
+    order = np.random.Generator(np.random.Philox(chance.key(seed, draw, ORDER))).permutation(len(free))
+    return ", ".join([*parts[:keep], *(free[place] for place in order.tolist())])

@@ -48,6 +48,6 @@ def normal(seed: int, draws: Draws, what: str, shape: tuple[int, ...]) -> torch.
     return numbers
 
 
-def permutation(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
+def permutation(seed: int, epoch: int, count: int, what: str = "order") -> npt.NDArray[np.int64]:
     """The order of one epoch."""
-    return np.random.Generator(np.random.Philox(key(seed, epoch, "order"))).permutation(count)
+    return np.random.Generator(np.random.Philox(key(seed, epoch, what))).permutation(count)

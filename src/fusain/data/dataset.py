@@ -1,25 +1,20 @@
-"""One data set, ready to be drawn from: its settings, its columns, what is set aside, and its identity."""
+"""From a path to a data set: listed, looked at, checked, split, and told what is worth a word."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fusain.data import fitting, index_cache, manifest, notices, order, split
+from fusain.data import index_cache, manifest, notices, split
 from fusain.data import lock as locks
-from fusain.data.chance import Draws
-from fusain.data.examine import CHUNK, Fit, read
-from fusain.data.images import Pixels
-from fusain.data.index import Held
-from fusain.data.order import Balance
-from fusain.data.quarantine import Quarantined, refuse_if_too_many
-from fusain.data.report import DataReport, make_report
+from fusain.data.columns import Dataset
+from fusain.data.examine import CHUNK, Fit
+from fusain.data.quarantine import refuse_if_too_many
 from fusain.data.settings import DataSettings, kinds
+from fusain.data.shapes import Shapes
 from fusain.data.source import EXTENSIONS, Listing, Source, resolved
 from fusain.errors import DataError
 from fusain.settings.notice import Notice
@@ -29,144 +24,28 @@ __all__ = ["DataSettings", "Dataset", "check_batch", "prepare"]
 Report = Callable[..., None]
 """Called like an event log: report("warning", code=..., text=...) and report("indexing", done=..., total=...)."""
 PROGRESS_EVERY = 2_048
-
-
-@dataclass(eq=False)
-class Dataset:
-    """N good images as columns, in the order of their names; `train` and `held_out` are rows of them."""
-
-    settings: DataSettings
-    size: int
-    seed: int
-    source: Source
-    names: list[str]
-    hashes: npt.NDArray[np.uint8]
-    pixel_hashes: npt.NDArray[np.uint8]
-    heights: npt.NDArray[np.int32]
-    widths: npt.NDArray[np.int32]
-    conversions: npt.NDArray[np.uint16]
-    held: Held | None
-    array: Pixels | None
-    classes: tuple[str, ...]
-    label_ids: npt.NDArray[np.int32] | None
-    label_vectors: npt.NDArray[np.float32] | None
-    captions: list[str] | None
-    weights: npt.NDArray[np.float32] | None
-    repeats: npt.NDArray[np.int64] | None
-    quarantined: tuple[Quarantined, ...]
-    ignored: Mapping[str, int]
-    is_held_out: npt.NDArray[np.bool_] | None
-    train: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    held_out: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    id: str = ""
-    notices: tuple[Notice, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @property
-    def path(self) -> Path:
-        return self.source.path
-
-    @property
-    def train_entries(self) -> npt.NDArray[np.int64]:
-        """The training images, each as often as it is repeated."""
-        times = self.settings.repeats if self.repeats is None else self.settings.repeats * self.repeats[self.train]
-        return np.repeat(self.train, times)
-
-    @property
-    def entries(self) -> int:
-        """Draws in an epoch."""
-        if self.repeats is None:
-            return len(self.train) * self.settings.repeats
-        return int(self.repeats[self.train].sum()) * self.settings.repeats
-
-    def names_of(self, items: Draws) -> list[str]:
-        return [self.names[row] for row in np.asarray(items).tolist()]
-
-    def class_counts(self, rows: npt.NDArray[np.int64] | None = None) -> dict[str, int]:
-        """Images of each class, of the whole set or of some rows; a mixture counts for its strongest class."""
-        if self.label_ids is None:
-            return {}
-        labels = self.label_ids if rows is None else self.label_ids[rows]
-        return dict(zip(self.classes, np.bincount(labels, minlength=len(self.classes)).tolist(), strict=True))
-
-    def expected_shares(self, balance: Balance | None = None) -> dict[str, float]:
-        """The share of each class among the draws of a long run."""
-        if self.label_ids is None:
-            return {}
-        found = self._shares(balance or self.settings.balance)
-        return dict(zip(self.classes, found.tolist(), strict=True))
-
-    def chances(self) -> npt.NDArray[np.float64] | None:
-        """The probability of each entry of an epoch to be a draw; None where each is drawn once an epoch."""
-        if self.settings.balance == "none" or self.label_ids is None:
-            return None
-        labels = self.label_ids[self.train_entries]
-        counts = np.bincount(labels, minlength=len(self.classes))
-        chances: npt.NDArray[np.float64] = (self._shares(self.settings.balance) / np.maximum(counts, 1))[labels]
-        return chances
-
-    def _shares(self, balance: Balance) -> npt.NDArray[np.float64]:
-        assert self.label_ids is not None
-        counts = np.bincount(self.label_ids[self.train_entries], minlength=len(self.classes))
-        given = order.given_shares(self.settings.class_weights, self.classes) if balance == "weights" else None
-        return order.shares(balance, counts, given)
-
-    def pixels(self, items: Draws, draws: Draws | None = None, seed: int | None = None) -> Pixels:
-        """Images B x size x size x 3; with `draws` cropped and mirrored as those draws are, else from their middle."""
-        block = self.held.block if self.held is not None else None
-        if block is not None and block.shape[1:3] == (self.size, self.size):
-            return self.augmented(block[items], draws, seed)
-        return self.augmented([self.fitted(row) for row in np.asarray(items).tolist()], draws, seed)
-
-    def augmented(self, fitted: Pixels | list[Pixels], draws: Draws | None, seed: int | None = None) -> Pixels:
-        """Crop and flip as functions of (seed, n); the seed of the data set where none is given."""
-        seed = self.seed if seed is None else seed
-        if isinstance(fitted, list):
-            fitted = np.stack(self._cropped(fitted, draws, seed))
-        if draws is not None and self.settings.flip:
-            fitted = fitting.flipped(fitted, seed, draws)
-        return fitted
-
-    def _cropped(self, fitted: list[Pixels], draws: Draws | None, seed: int) -> list[Pixels]:
-        if draws is None or self.settings.crop == "center":
-            return [fitting.centred(image, self.size) for image in fitted]
-        places = fitting.crop_places(seed, draws)
-        return [fitting.cropped(image, self.size, place) for image, place in zip(fitted, places, strict=True)]
-
-    def fitted(self, row: int) -> Pixels:
-        """One resized image, from memory or from its file; a file that broke or changed since is a DataError."""
-        if self.held is not None:
-            return self.held.image(row)
-        if self.array is not None:
-            return fitting.resized(np.asarray(self.array[row]), self.size)
-        name = self.names[row]
-        content_hash, decoded = read(self.source, name, self.settings.max_pixels)
-        if content_hash != self.hashes[row].tobytes():
-            raise DataError("E-DATA-021", where=name, name=name, change=f"1 changed ('{name}')")
-        return fitting.resized(decoded.pixels, self.size)
-
-    def lock(self) -> dict[str, Any]:
-        """What a run writes down before it trains, as JSON."""
-        return locks.write(self)
-
-    def report(self) -> DataReport:
-        """What there is to know of the data before training."""
-        return make_report(self)
+NAMES_SHOWN = 5
 
 
 def prepare(
     settings: DataSettings,
     *,
     size: int,
+    multiple: int = 8,
+    batch_size: int = 1,
+    needs_captions: bool = False,
     seed: int = 0,
     lock: Mapping[str, Any] | None = None,
     report: Report | None = None,
 ) -> Dataset:
-    """Everything of `data.path`, looked at and split; with a lock the split is the locked one, or an error."""
+    """Everything of `data.path`, looked at and split; with a lock the split is the locked one, or an error.
+
+    `multiple` is what the sides of buckets are multiples of.
+    """
     tell = report or (lambda kind, **facts: None)
-    dataset = _looked_at(settings, size, seed, tell)
+    dataset = _looked_at(settings, settings.shapes(size, multiple), batch_size, seed, tell)
+    if needs_captions:
+        _require_captions(dataset)
     dataset.id = locks.identity(dataset)
     if lock is not None:
         dataset.held_out = locks.held_out(dataset, lock)
@@ -183,15 +62,18 @@ def prepare(
     return dataset
 
 
-def _looked_at(settings: DataSettings, size: int, seed: int, tell: Report) -> Dataset:
+def _looked_at(settings: DataSettings, shapes: Shapes, batch_size: int, seed: int, tell: Report) -> Dataset:
     """Listed and decoded once; what is broken is put aside by name, unless it is too much."""
     source = _source(settings)
     listing = source.listing()
     if not listing.names and not listing.faults:
         raise _no_images(source, listing)
+    if settings.caption_column is not None and settings.caption_column not in listing.columns:
+        raise _no_column(settings.caption_column, source, listing)
     limit = int(settings.memory_gb * 1e9)
-    fit = Fit(size, settings.crop, settings.max_pixels, is_kept=len(listing) * size * size * 3 <= limit)
-    said: list[Notice] = []
+    is_kept = len(listing) * shapes.size**2 * 3 <= limit
+    fit = Fit(shapes, settings.crop, settings.max_pixels, is_kept=is_kept)
+    said = list(listing.notices)
 
     def progress(done: int, total: int) -> None:
         if done % PROGRESS_EVERY < CHUNK or done == total:
@@ -207,14 +89,16 @@ def _looked_at(settings: DataSettings, size: int, seed: int, tell: Report) -> Da
     listing = listing.take(good)
     return Dataset(
         settings=settings,
-        size=size,
+        size=shapes.size,
         seed=seed,
+        batch_size=batch_size,
         source=source,
         names=listing.names,
         hashes=index.hashes[good],
         pixel_hashes=index.pixel_hashes[good],
         heights=index.heights[good],
         widths=index.widths[good],
+        shapes=shapes.of(index.heights[good], index.widths[good]),
         conversions=index.conversions[good],
         held=index.held,
         array=listing.array,
@@ -222,6 +106,7 @@ def _looked_at(settings: DataSettings, size: int, seed: int, tell: Report) -> Da
         label_ids=listing.label_ids,
         label_vectors=listing.label_vectors,
         captions=listing.captions,
+        columns=listing.columns,
         weights=listing.weights,
         repeats=listing.repeats,
         quarantined=quarantined,
@@ -236,10 +121,10 @@ def _source(settings: DataSettings) -> Source:
     labels_path = resolved(settings.labels_path, "data.labels_path") if settings.labels_path is not None else None
     sources = kinds()
     if settings.kind != "auto":
-        return sources[settings.kind](path, labels_path)
+        return sources[settings.kind](path, labels_path, settings.caption_column)
     for source in sources.values():
         if source.recognises(path):
-            return source(path, labels_path)
+            return source(path, labels_path, settings.caption_column)
     raise DataError("E-DATA-004", where="data.path", path=path, kinds=", ".join(sources))
 
 
@@ -253,6 +138,33 @@ def _no_images(source: Source, listing: Listing) -> DataError:
         folders=listing.folders,
         others=others,
         extensions=" ".join(EXTENSIONS),
+    )
+
+
+def _no_column(column: str, source: Source, listing: Listing) -> DataError:
+    known = ", ".join(name for name in listing.columns if name != "file_name")
+    found = f"its columns are: {known}" if known else f"data of kind '{source.kind}' has no columns"
+    return DataError("E-CAP-002", where="data.caption_column", column=column, found=found)
+
+
+def _require_captions(dataset: Dataset) -> None:
+    """Images without a caption are an error, unless the user has said what they are learnt with."""
+    if dataset.captions is None:
+        dataset.captions = [""] * len(dataset)
+    missing = np.flatnonzero([not caption for caption in dataset.captions])
+    if not len(missing) or dataset.settings.captions.missing != "refuse":
+        return
+    if dataset.columns:
+        places = f"the column of the metadata that data.caption_column names (there are: {', '.join(dataset.columns)})"
+    else:
+        places = "a .txt or .caption file of the same name beside each image"
+    raise DataError(
+        "E-CAP-001",
+        where=str(dataset.path),
+        missing=f"{len(missing):,}",
+        count=f"{len(dataset):,}",
+        names=locks.some(dataset.names_of(missing), NAMES_SHOWN),
+        places=places,
     )
 
 
@@ -274,7 +186,8 @@ def _set_aside(dataset: Dataset) -> npt.NDArray[np.int64]:
 def check_batch(dataset: Dataset, *, batch_size: int, accumulation: int = 1, processes: int = 1) -> None:
     """A step may not use an image twice: the images of an epoch must fill one."""
     needed = batch_size * accumulation * processes
-    if dataset.entries >= needed:
+    entries = len(dataset.train_entries)
+    if entries >= needed:
         return
     raise DataError(
         "E-DATA-031",
@@ -283,10 +196,10 @@ def check_batch(dataset: Dataset, *, batch_size: int, accumulation: int = 1, pro
         accumulation=accumulation,
         processes=processes,
         needed=needed,
-        entries=dataset.entries,
+        entries=entries,
         images=len(dataset.train),
         repeats=dataset.settings.repeats,
-        fits=max(1, dataset.entries // (accumulation * processes)),
-        enough=-(-needed * dataset.settings.repeats // dataset.entries) if dataset.entries else needed,
+        fits=max(1, entries // (accumulation * processes)),
+        enough=-(-needed * dataset.settings.repeats // entries) if entries else needed,
         more=-(-needed // dataset.settings.repeats) - len(dataset.train),
     )

@@ -13,13 +13,15 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from fusain.data import fitting, images
+from fusain.data.fitting import Crop
 from fusain.data.images import Pixels
+from fusain.data.shapes import Shape, Shapes
 from fusain.data.source import Source
 from fusain.errors import DataError
 
@@ -33,16 +35,26 @@ WORTH_A_POOL: Final = 2_000
 class Fit:
     """What an image must become, and how far to trust it."""
 
-    size: int
-    crop: Literal["center", "random"]
+    shapes: Shapes
+    crop: Crop
     max_pixels: int
     is_kept: bool
     """Whether the fitted pixels are wanted back."""
 
-    def apply(self, pixels: Pixels) -> Pixels:
+    def shape(self, name: str, height: int, width: int) -> Shape:
+        """The shape for an image of that size; too small a one is a DataError that names it."""
+        shape = self.shapes.one(height, width)
+        if shape is None:
+            least, upscale = str(self.shapes.least(height, width)), self.shapes.max_upscale
+            raise DataError(
+                "E-DATA-032", where=name, name=name, width=width, height=height, least=least, upscale=f"{upscale:g}"
+            )
+        return shape
+
+    def apply(self, pixels: Pixels, shape: Shape) -> Pixels:
         """As it is held: resized, and cropped where the place of the crop is no choice of each draw."""
-        fitted = fitting.resized(pixels, self.size)
-        return fitting.centred(fitted, self.size) if self.crop == "center" else fitted
+        fitted = fitting.resized(pixels, shape)
+        return fitting.centred(fitted, shape) if self.crop == "center" else fitted
 
 
 @dataclass
@@ -97,6 +109,7 @@ def examine_names(source: Source, names: Sequence[str], fit: Fit) -> Examined:
     for row, name in enumerate(names):
         try:
             content_hash, decoded = read(source, name, fit.max_pixels)
+            shape = fit.shape(name, *decoded.pixels.shape[:2])
         except DataError as fault:
             found.faults[row] = fault.code, fault.facts
             hashes += bytes(HASH_BYTES)
@@ -107,7 +120,7 @@ def examine_names(source: Source, names: Sequence[str], fit: Fit) -> Examined:
         found.heights[row], found.widths[row] = decoded.pixels.shape[:2]
         found.conversions[row] = decoded.conversions
         if fit.is_kept:
-            fitted = fit.apply(decoded.pixels)
+            fitted = fit.apply(decoded.pixels, shape)
             kept.append(fitted.tobytes())
             assert found.fitted_shapes is not None
             found.fitted_shapes[row] = fitted.shape[:2]
@@ -117,17 +130,23 @@ def examine_names(source: Source, names: Sequence[str], fit: Fit) -> Examined:
     return found
 
 
-def examine_rows(array: Pixels, fit: Fit) -> Iterator[Examined]:
+def examine_rows(array: Pixels, names: Sequence[str], fit: Fit) -> Iterator[Examined]:
     """All images of an array, chunk by chunk; an array needs no decoding, and where it fits no copy is handed back."""
     height, width = array.shape[1:3]
     for start in range(0, len(array), CHUNK):
         rows = np.ascontiguousarray(array[start : start + CHUNK])
         found = Examined.blank(len(rows))
+        try:
+            shape = fit.shape(names[start], height, width)
+        except DataError as fault:
+            found.faults = {row: (fault.code, fault.facts | {"name": names[start + row]}) for row in range(len(rows))}
+            yield found
+            continue
         found.pixel_hashes = _hashes(rows)
         found.hashes = found.pixel_hashes
         found.heights[:], found.widths[:] = height, width
         if fit.is_kept:
-            fitted = rows if height == width == fit.size else np.stack([fit.apply(image) for image in rows])
+            fitted = rows if shape == (height, width) else np.stack([fit.apply(image, shape) for image in rows])
             found.fitted_shapes = np.tile(np.asarray(fitted.shape[1:3], np.int32), (len(rows), 1))
             found.pixels = fitted.tobytes()
         yield found

@@ -1,53 +1,63 @@
-"""Brings images to the size that is learnt: the shorter side resized, the longer one cropped, and mirrored on wish."""
+"""Brings images to the shape that is learnt: resized until they cover it, what is over cropped, mirrored on wish."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from fusain.data import chance
 from fusain.data.images import Pixels
+from fusain.data.shapes import Shape, Sides, covering
 
 CROP, FLIP = "crop", "flip"
 
-
-def resized_shape(height: int, width: int, size: int) -> tuple[int, int]:
-    """Height and width once the shorter side is `size`."""
-    shorter = min(height, width)
-    return max(size, round(height * size / shorter)), max(size, round(width * size / shorter))
+Crop = Literal["center", "random"]
+Places = npt.NDArray[np.float64]
+"""Where each draw is cropped along the longer side: 0 at its start and below 1 at its end."""
 
 
-def resized(pixels: Pixels, size: int) -> Pixels:
-    """The image with its shorter side at `size`; one that is so already is untouched."""
+def resized(pixels: Pixels, shape: Shape) -> Pixels:
+    """The image once it just covers the shape; one that does so already is untouched."""
     height, width = pixels.shape[:2]
-    if min(height, width) == size:
+    if (height == shape.height and width >= shape.width) or (width == shape.width and height >= shape.height):
         return pixels
-    new_height, new_width = resized_shape(height, width, size)
+    sides = np.asarray([[height, width], shape], np.int32)
+    [[new_height, new_width]] = covering(sides[:1, 0], sides[:1, 1], sides[1:]).tolist()
     return np.asarray(Image.fromarray(pixels).resize((new_width, new_height), Image.Resampling.LANCZOS))
 
 
-def centred(pixels: Pixels, size: int) -> Pixels:
-    """The middle of a resized image, size x size."""
+def corners(room: Sides, places: Places | None = None) -> Sides:
+    """Top and left of the part that is kept of each image that is longer by `room`: its middle, or as its draw says."""
+    return room // 2 if places is None else (places[:, None] * (room + 1)).astype(np.int32)
+
+
+def cropped(pixels: Pixels, shape: Shape, top: int, left: int) -> Pixels:
+    """The part of a resized image that begins there; an image that has the shape already is whole."""
+    if pixels.shape[:2] == shape:
+        return pixels
+    return pixels[top : top + shape.height, left : left + shape.width]
+
+
+def centred(pixels: Pixels, shape: Shape) -> Pixels:
+    """The middle of a resized image, as `corners` places it."""
     height, width = pixels.shape[:2]
-    top, left = (height - size) // 2, (width - size) // 2
-    return pixels[top : top + size, left : left + size]
+    return cropped(pixels, shape, (height - shape.height) // 2, (width - shape.width) // 2)
 
 
-def cropped(pixels: Pixels, size: int, place: float) -> Pixels:
-    """The part of a resized image that lies at `place` along its longer side, 0 at its start and below 1 at its end."""
-    height, width = pixels.shape[:2]
-    top, left = int(place * (height - size + 1)), int(place * (width - size + 1))
-    return pixels[top : top + size, left : left + size]
-
-
-def crop_places(seed: int, draws: chance.Draws) -> list[float]:
+def crop_places(seed: int, draws: chance.Draws) -> Places:
     """Where each draw is cropped."""
-    places: list[float] = chance.uniform(seed, draws, CROP).tolist()
-    return places
+    return chance.uniform(seed, draws, CROP)
 
 
-def flipped(images: Pixels, seed: int, draws: chance.Draws) -> Pixels:
-    """Every image B x H x W x 3 whose draw says so, mirrored left to right, in place."""
-    mirrored = chance.uniform(seed, draws, FLIP) < 0.5
-    images[mirrored] = images[mirrored, :, ::-1]
+def mirrored(seed: int, draws: chance.Draws) -> npt.NDArray[np.bool_]:
+    """Which draws are mirrored left to right."""
+    return chance.uniform(seed, draws, FLIP) < 0.5
+
+
+def flipped(images: Pixels, is_mirrored: npt.NDArray[np.bool_]) -> Pixels:
+    """The mirrored ones of images B x H x W x 3, in place."""
+    images[is_mirrored] = images[is_mirrored, :, ::-1]
     return images

@@ -39,7 +39,11 @@ def folder() -> Path:
 
 def path_for(source: Source, fit: Fit) -> Path:
     """One file for each folder and way to fit its images."""
-    identity = json.dumps([VERSION, str(source.path), source.kind, fit.size, fit.crop, fit.max_pixels, fit.is_kept])
+    shapes = fit.shapes
+    facts = [VERSION, str(source.path), source.kind, shapes.size, fit.crop, fit.max_pixels, fit.is_kept]
+    if shapes.aspect is not None:
+        facts += [shapes.multiple, shapes.aspect, shapes.max_upscale]
+    identity = json.dumps(facts)
     return folder() / "data" / f"{hashlib.sha256(identity.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.npz"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -10,15 +11,17 @@ import torch
 
 from fusain.data.batch import Batch, to_pixels
 from fusain.data.chance import Draws
-from fusain.data.dataset import Dataset, Report
+from fusain.data.columns import Dataset
+from fusain.data.dataset import Report
 from fusain.data.images import Pixels
-from fusain.data.order import Order
+from fusain.data.order import BucketOrder, Order
 from fusain.data.quarantine import Quarantined, refuse_if_too_many
 from fusain.data.settings import DataSettings
 from fusain.data.workers import Workers
 from fusain.errors import DataError
 
 SUBSTITUTES_TRIED = 1_000
+NO_PIXELS = np.zeros((0, 0, 0, 3), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Making:
     """Makes any batch by its number; it keeps no state, so that every worker makes the same one."""
 
     dataset: Dataset
-    order: Order
+    order: Order | BucketOrder
     seed: int
     batch_size: int
     start_draw: int
@@ -47,6 +50,8 @@ class Making:
     def __getitem__(self, number: int) -> Made:
         draws = self.draws(number)
         items = self.order.items(draws)
+        if self.dataset.encoded_images is not None:
+            return Made(items, NO_PIXELS)
         if self.dataset.held is not None:
             return Made(items, self.dataset.pixels(items, draws, self.seed))
         fitted, used, broken = [], [], []
@@ -55,20 +60,25 @@ class Making:
             fitted.append(taken.pixels)
             used.append(taken.row)
             broken += taken.broken
-        return Made(np.asarray(used, dtype=np.int64), self.dataset.augmented(fitted, draws, self.seed), tuple(broken))
+        items = np.asarray(used, dtype=np.int64)
+        return Made(items, self.dataset.augmented(fitted, items, draws, self.seed), tuple(broken))
 
     def _image(self, row: int) -> _Taken:
-        """The image, or the next good one among the training images where it broke since it was looked at."""
-        train = self.dataset.train
+        """The image, or the next good one of its shape among the training images where it broke since."""
         broken: list[Quarantined] = []
-        place = int(np.searchsorted(train, row))
-        for step in range(min(len(train), SUBSTITUTES_TRIED)):
-            candidate = int(train[(place + step) % len(train)])
+        for candidate in itertools.chain([row], self._stand_ins(row)):
             try:
                 return _Taken(candidate, self.dataset.fitted(candidate), broken)
             except DataError as fault:
                 broken.append(Quarantined.of(fault))
-        return _Taken(row, np.zeros((self.dataset.size, self.dataset.size, 3), np.uint8), broken)
+        return _Taken(row, np.zeros((*self.dataset.shapes[row], 3), np.uint8), broken)
+
+    def _stand_ins(self, row: int) -> Iterator[int]:
+        """The training images of the same shape that follow, asked for only where one broke."""
+        alike = self.dataset.train[self.dataset.bucket_ids[self.dataset.train] == self.dataset.bucket_ids[row]]
+        place = int(np.searchsorted(alike, row))
+        for step in range(1, min(len(alike), SUBSTITUTES_TRIED)):
+            yield int(alike[(place + step) % len(alike)])
 
 
 @dataclass(frozen=True)
@@ -96,7 +106,7 @@ class Loader:
 
     def __post_init__(self) -> None:
         self._broken: dict[str, Quarantined] = {}
-        order = Order(self.seed, self.dataset.train_entries, self.dataset.chances())
+        order = self.dataset.order(self.seed, self.batch_size)
         self._making = Making(self.dataset, order, self.seed, self.batch_size, self.start_draw)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -105,10 +115,10 @@ class Loader:
             workers = Workers(self._making, self.settings.workers, self.timeout, self._tell, self._names)
             made = iter(workers)
         else:
-            made = map(self._making.__getitem__, _counting())
+            made = map(self._making.__getitem__, itertools.count())
         for number, one in enumerate(made):
             self._count_broken(one.broken)
-            yield _batch(self.dataset, self._making.draws(number), one.items, one.pixels)
+            yield _batch(self.dataset, self._making.draws(number), one, self.seed)
 
     def _names(self, number: int) -> list[str]:
         return self.dataset.names_of(self._making.order.items(self._making.draws(number)))
@@ -126,15 +136,9 @@ class Loader:
             refuse_if_too_many(tuple(self._broken.values()), len(self.dataset.train), self.settings.max_quarantined)
 
 
-def _counting() -> Iterator[int]:
-    number = 0
-    while True:
-        yield number
-        number += 1
-
-
-def _batch(dataset: Dataset, draws: Draws, items: Draws, pixels: Pixels) -> Batch:
-    """The named fields of a batch from its pixels and the columns of the data set."""
+def _batch(dataset: Dataset, draws: Draws, made: Made, seed: int | None) -> Batch:
+    """The named fields of a batch from its pixels and the columns of the data set; without a seed nothing is drawn."""
+    items, drawn = made.items, None if seed is None else draws
     labels = None
     if dataset.label_vectors is not None:
         labels = torch.from_numpy(dataset.label_vectors[items])
@@ -142,21 +146,39 @@ def _batch(dataset: Dataset, draws: Draws, items: Draws, pixels: Pixels) -> Batc
         labels = torch.zeros(len(items), len(dataset.classes))
         labels[torch.arange(len(items)), torch.from_numpy(dataset.label_ids[items].astype(np.int64))] = 1.0
     weights = torch.ones(len(items)) if dataset.weights is None else torch.from_numpy(dataset.weights[items])
-    captions = tuple(dataset.captions[row] for row in items.tolist()) if dataset.captions is not None else None
-    return Batch(draws, items, to_pixels(pixels), weights, labels, captions)
+    captions, encoded = dataset.said(items, drawn, seed), None
+    if dataset.encoded_images is not None:
+        encoded = dataset.encoded_images.read(items, dataset.mirrored(drawn, seed))
+    return Batch(
+        draws=draws,
+        items=items,
+        pixels_BCHW=to_pixels(made.pixels),
+        weights_B=weights,
+        labels_BK=labels,
+        captions=captions,
+        encoded_images=encoded,
+        encoded_captions=dataset.encoded_captions.read(captions or ()) if dataset.encoded_captions else None,
+        framings_B4=torch.from_numpy(dataset.framings(items, drawn, seed)),
+    )
 
 
 def held_out_batches(dataset: Dataset, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
-    """The images set aside, or `limit` of them spread evenly, never mirrored and cropped from the middle.
+    """The images set aside, or `limit` of them spread evenly, never mirrored, shuffled, or cropped but to their middle.
 
     Full batches only, for each further shape would be compiled anew; fewer images than one batch are one small batch.
+    With several buckets each ends with a small batch, for else rare shapes were never measured.
     """
     count = len(dataset.held_out)
     wanted = count if limit is None else min(limit, count)
-    wanted -= wanted % batch_size if wanted > batch_size else 0
+    ids = dataset.bucket_ids[dataset.held_out]
+    if not (ids != ids[:1]).any():
+        wanted -= wanted % batch_size if wanted > batch_size else 0
     spread = np.linspace(0, max(0, count - 1), wanted).round().astype(np.int64)
-    rows = dataset.held_out[spread]
-    for start in range(0, wanted, batch_size):
-        items = rows[start : start + batch_size]
-        draws = np.arange(start, start + len(items), dtype=np.int64)
-        yield _batch(dataset, draws, items, dataset.pixels(items))
+    start = 0
+    for bucket in np.unique(ids[spread]).tolist():
+        rows = dataset.held_out[spread][ids[spread] == bucket]
+        for items in np.split(rows, range(batch_size, len(rows), batch_size)):
+            draws = np.arange(start, start + len(items), dtype=np.int64)
+            pixels = NO_PIXELS if dataset.encoded_images is not None else dataset.pixels(items)
+            yield _batch(dataset, draws, Made(items, pixels), None)
+            start += len(items)

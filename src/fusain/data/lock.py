@@ -13,7 +13,7 @@ import numpy.typing as npt
 from fusain.errors import DataError
 
 if TYPE_CHECKING:
-    from fusain.data.dataset import Dataset
+    from fusain.data.columns import Dataset
 
 VERSION: Final = 1
 NAMES_SHOWN: Final = 3

@@ -41,13 +41,14 @@ def build(
 
 def _of_array(listing: Listing, array: Pixels, fit: Fit, limit: int, progress: Progress) -> Index:
     """An array that fits as it is is read into memory once and held without a copy."""
-    if array.shape[1:3] != (fit.size, fit.size) or array.nbytes > limit or not array.flags.c_contiguous:
-        return _collect(listing, examine_rows(array, fit), limit, progress)
+    fits = fit.shapes.one(*array.shape[1:3]) == array.shape[1:3]
+    if not fits or array.nbytes > limit or not array.flags.c_contiguous:
+        return _collect(listing, examine_rows(array, listing.names, fit), limit, progress)
     if isinstance(array, np.memmap) and array.filename is not None:
         array = np.fromfile(array.filename, np.uint8, array.size, offset=array.offset).reshape(array.shape)
         listing.array = array
-    index = _collect(listing, examine_rows(array, replace(fit, is_kept=False)), limit, progress)
-    index.held = Held(array.reshape(-1), np.full((len(array), 2), fit.size, np.int32))
+    index = _collect(listing, examine_rows(array, listing.names, replace(fit, is_kept=False)), limit, progress)
+    index.held = Held(array.reshape(-1), np.tile(np.asarray(array.shape[1:3], np.int32), (len(array), 1)))
     return index
 
 

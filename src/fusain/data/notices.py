@@ -13,10 +13,12 @@ from fusain.data.report import EXTREME_ASPECT
 from fusain.settings.notice import Notice
 
 if TYPE_CHECKING:
-    from fusain.data.dataset import Dataset
+    from fusain.data.columns import Dataset
 
 FEW_IMAGES: Final = 16
 PAIRS_SHOWN: Final = 3
+MUCH_FILL_UP: Final = 0.25
+"""Share of an epoch's draws."""
 
 
 def paired(dataset: Dataset, pairs: list[tuple[int, int]]) -> str:
@@ -34,10 +36,11 @@ def worth_a_word(dataset: Dataset) -> Iterator[Notice]:
     if dataset.quarantined:
         names = locks.some([entry.name for entry in dataset.quarantined])
         yield Notice("W-DATA-003", count=f"{len(dataset.quarantined):,}", names=names)
-    small = np.flatnonzero(np.minimum(dataset.heights, dataset.widths) < dataset.size)
-    if len(small):
-        names = locks.some(dataset.names_of(small))
-        yield Notice("W-DATA-004", count=f"{len(small):,}", size=dataset.size, names=names)
+    enlarged = np.flatnonzero(dataset.is_enlarged)
+    if len(enlarged):
+        names = locks.some(dataset.names_of(enlarged))
+        size = "their bucket" if dataset.settings.buckets else f"{dataset.size} pixels"
+        yield Notice("W-DATA-004", count=f"{len(enlarged):,}", size=size, names=names)
     long = np.flatnonzero(
         np.maximum(dataset.heights, dataset.widths) > EXTREME_ASPECT * np.minimum(dataset.heights, dataset.widths)
     )
@@ -49,3 +52,13 @@ def worth_a_word(dataset: Dataset) -> Iterator[Notice]:
         pairs = groups.pairs()
         shown = paired(dataset, pairs)
         yield Notice("W-DATA-007", count=f"{len(pairs):,}", shown=shown)
+    yield from _fill_up(dataset)
+
+
+def _fill_up(dataset: Dataset) -> Iterator[Notice]:
+    """Small buckets whose images are drawn much more often than others."""
+    buckets = dataset.buckets()
+    extra, draws = sum(bucket.fill_up for bucket in buckets), dataset.entries
+    if extra > MUCH_FILL_UP * draws:
+        facts = {"extra": f"{extra:,}", "draws": f"{draws:,}", "share": f"{extra / draws:.0%}"}
+        yield Notice("W-DATA-010", buckets=len(buckets), batch=dataset.batch_size, **facts)

@@ -50,7 +50,7 @@ def given_shares(class_weights: Mapping[str, float], classes: tuple[str, ...]) -
 
 
 class Order:
-    """The image of every draw; `entries` holds each training image as often as it is repeated."""
+    """The image of every draw, for any batch size; `entries` holds each training image as often as it is repeated."""
 
     def __init__(self, seed: int, entries: Entries, chances: npt.NDArray[np.float64] | None = None) -> None:
         self.seed = seed
@@ -80,3 +80,65 @@ class Order:
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__init__(state["seed"], state["entries"])  # type: ignore[misc]
         self._ends = state["ends"]  # type: ignore[assignment]
+
+
+class BucketOrder:
+    """The images of every batch, all of one bucket; a batch begins at each multiple of the batch size.
+
+    An epoch is a permutation within each bucket, cut into batches whose order is drawn over all buckets. A bucket's
+    last batch is filled up from the beginning of its permutation. With `chances` first the bucket of a batch is
+    drawn, by the sum of its chances, and then its images.
+    """
+
+    def __init__(
+        self, seed: int, entries: Entries, buckets: Entries, batch_size: int, chances: npt.NDArray[np.float64] | None
+    ) -> None:
+        self.seed, self.batch_size = seed, batch_size
+        self._buckets = [entries[buckets == bucket] for bucket in np.unique(buckets).tolist()]
+        self._ends: list[npt.NDArray[np.float64]] | None = None
+        if chances is not None:
+            self._ends = [np.cumsum(chances[buckets == bucket]) for bucket in np.unique(buckets).tolist()]
+        self._epoch: tuple[int, Entries] = (-1, entries)
+
+    def items(self, draws: chance.Draws) -> Entries:
+        """The images of one batch, by the number of its first draw.
+
+        After a resume with another batch size that lies between two batches: then the next one is taken.
+        """
+        assert len(draws) == self.batch_size, "the draws of one batch"
+        batch = -(-int(draws[0]) // self.batch_size)
+        if self._ends is not None:
+            return self._drawn(batch, draws, self._ends)
+        epoch, place = divmod(batch, sum(batches_of(len(bucket), self.batch_size) for bucket in self._buckets))
+        if self._epoch[0] != epoch:
+            self._epoch = epoch, self._planned(epoch)
+        images: Entries = self._epoch[1][place]
+        return images
+
+    def _planned(self, epoch: int) -> Entries:
+        """All batches of an epoch."""
+        batches = []
+        for number, bucket in enumerate(self._buckets):
+            images = bucket[chance.permutation(self.seed, epoch, len(bucket), f"order/{number}")]
+            count = batches_of(len(bucket), self.batch_size)
+            batches.append(np.resize(images, (count, self.batch_size)))
+        planned: Entries = np.concatenate(batches)
+        return planned[chance.permutation(self.seed, epoch, len(planned), "batches")]
+
+    def _drawn(self, batch: int, draws: chance.Draws, ends: list[npt.NDArray[np.float64]]) -> Entries:
+        masses = np.cumsum([bucket_ends[-1] for bucket_ends in ends])
+        number = _place(masses, chance.uniform(self.seed, np.asarray([batch]), "bucket"))[0]
+        places = _place(ends[number], chance.uniform(self.seed, draws, "sample"))
+        images: Entries = self._buckets[number][places]
+        return images
+
+
+def batches_of(count: int, batch_size: int) -> int:
+    """Batches that so many images fill, the last one filled up."""
+    return -(-count // batch_size)
+
+
+def _place(ends: npt.NDArray[np.float64], numbers: npt.NDArray[np.float64]) -> Entries:
+    """Which part each number in [0, 1) falls into, `ends` being the running sum of their masses."""
+    places: Entries = np.minimum(np.searchsorted(ends / ends[-1], numbers, side="right"), len(ends) - 1)
+    return places

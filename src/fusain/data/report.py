@@ -13,10 +13,12 @@ from fusain.data.images import Conversion
 from fusain.data.split import AUTO_LEAST_IMAGES, Groups
 
 if TYPE_CHECKING:
-    from fusain.data.dataset import Dataset
+    from fusain.data.columns import Dataset
 
 EXTREME_ASPECT: Final = 4
 PAIRS_SHOWN: Final = 20
+WORST_SHOWN: Final = 5
+HARD_CROP: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -35,16 +37,30 @@ class DataReport:
     classes: dict[str, int]
     classes_held_out: dict[str, int]
     expected_shares: dict[str, float]
+    repeats: dict[str, int]
+    """How many images are drawn so often an epoch, where some are drawn more often than others."""
     captions: int
+    captions_missing: int
+    caption_words_median: float
+    caption_words_longest: int
     quarantined: list[dict[str, str]]
     quarantined_kinds: dict[str, int]
     conversions: dict[str, int]
     stored_sizes: dict[str, int]
     """The most frequent sizes, "width x height"."""
-    smaller_than_size: int
-    """Enlarged, which makes them soft."""
+    enlarged: int
+    """Smaller than what they are resized to, which makes them soft."""
     extreme_aspect: int
     """Longer than four times their height, or the reverse: most of each is cropped away."""
+    crop_loss_mean: float
+    """Share of an image that is cropped away."""
+    crop_loss_worst: dict[str, float]
+    crop_loss_hard: int
+    """Images that lose more than a fifth."""
+    buckets: dict[str, dict[str, int]]
+    """By "width x height"; without buckets empty."""
+    fill_up: int
+    """Draws of an epoch that use an image again, so that each batch of a bucket is full."""
     duplicates: int
     duplicate_pairs: list[list[str]]
     ignored_files: dict[str, int]
@@ -60,23 +76,43 @@ class DataReport:
         yield "images", f"{self.images:,}: {self.train:,} to learn from, {self.held_out:,} held out"
         if self.held_out_note:
             yield "held out", self.held_out_note
-        for name, count in self.classes.items():
-            yield f"class {name}", f"{count:,} images, {self.expected_shares[name]:.1%} of the draws"
-        if self.captions:
-            yield "captions", f"{self.captions:,} of {self.images:,} images"
+        yield from self._said_of_them()
         for reason, count in self.quarantined_kinds.items():
             yield "put aside", f"{count:,} x {reason}"
         for words, count in self.conversions.items():
             yield "converted", f"{count:,} x {words}"
-        yield "sizes", ", ".join(f"{count:,} x {shape}" for shape, count in self.stored_sizes.items())
-        if self.smaller_than_size:
-            yield "enlarged", f"{self.smaller_than_size:,} images are smaller than {self.size} pixels"
-        if self.extreme_aspect:
-            yield "cropped hard", f"{self.extreme_aspect:,} images are longer than {EXTREME_ASPECT} : 1"
+        yield from self._shaped()
         if self.duplicates:
             yield "duplicates", f"{self.duplicates:,} of the images show what another one shows"
         if self.ignored_files:
             yield "passed over", ", ".join(f"{count:,} {end}" for end, count in self.ignored_files.items())
+
+    def _said_of_them(self) -> Iterator[tuple[str, str]]:
+        for name, count in self.classes.items():
+            yield f"class {name}", f"{count:,} images, {self.expected_shares[name]:.1%} of the draws"
+        if self.repeats:
+            yield "repeats", ", ".join(f"{count:,} images {times} x" for times, count in self.repeats.items())
+        if self.captions or self.captions_missing:
+            words = f"median {self.caption_words_median:g} words, longest {self.caption_words_longest:,}"
+            missing = f", {self.captions_missing:,} have none" if self.captions_missing else ""
+            yield "captions", f"{self.captions:,} of {self.images:,} images{missing}; {words}"
+
+    def _shaped(self) -> Iterator[tuple[str, str]]:
+        yield "sizes", ", ".join(f"{count:,} x {shape}" for shape, count in self.stored_sizes.items())
+        if self.enlarged:
+            yield "enlarged", f"{self.enlarged:,} images, which makes them soft"
+        if self.extreme_aspect:
+            yield "cropped hard", f"{self.extreme_aspect:,} images are longer than {EXTREME_ASPECT} : 1"
+        if self.crop_loss_worst:
+            worst = ", ".join(f"'{name}' {share:.0%}" for name, share in self.crop_loss_worst.items())
+            hard = f"{self.crop_loss_hard:,} lose more than {HARD_CROP:.0%}"
+            yield "cropped away", f"{self.crop_loss_mean:.1%} of an image on average; {hard}; most: {worst}"
+        for shape, counts in self.buckets.items():
+            again = f", {counts['fill_up']:,} drawn again" if counts["fill_up"] else ""
+            yield f"bucket {shape}", f"{counts['images']:,} images, {counts['batches']:,} batches{again}"
+        if self.fill_up:
+            share = f"{self.fill_up / self.draws_an_epoch:.1%}"
+            yield "fill-up", f"{self.fill_up:,} of {self.draws_an_epoch:,} draws an epoch ({share}) use an image again"
 
 
 def make_report(dataset: Dataset) -> DataReport:
@@ -84,6 +120,8 @@ def make_report(dataset: Dataset) -> DataReport:
     pairs = Groups.of(dataset.pixel_hashes).pairs()
     shorter = np.minimum(dataset.heights, dataset.widths)
     longer = np.maximum(dataset.heights, dataset.widths)
+    buckets = dataset.buckets()
+    words = [len(caption.split()) for caption in dataset.captions or () if caption]
     return DataReport(
         path=str(dataset.path),
         kind=dataset.source.kind,
@@ -97,13 +135,25 @@ def make_report(dataset: Dataset) -> DataReport:
         classes=dataset.class_counts(),
         classes_held_out=dataset.class_counts(dataset.held_out),
         expected_shares=dataset.expected_shares(),
-        captions=sum(1 for caption in dataset.captions or () if caption),
+        repeats=_repeats(dataset),
+        captions=len(words),
+        captions_missing=len(dataset) - len(words) if dataset.captions is not None else 0,
+        caption_words_median=float(np.median(words)) if words else 0.0,
+        caption_words_longest=max(words, default=0),
         quarantined=[vars(entry) for entry in dataset.quarantined],
         quarantined_kinds=dict(Counter(entry.code for entry in dataset.quarantined).most_common()),
         conversions=_conversions(dataset),
         stored_sizes=_sizes(dataset),
-        smaller_than_size=int((shorter < dataset.size).sum()),
+        enlarged=int(dataset.is_enlarged.sum()),
         extreme_aspect=int((longer > EXTREME_ASPECT * shorter).sum()),
+        crop_loss_mean=float(dataset.crop_loss.mean()),
+        crop_loss_worst=_worst_crops(dataset),
+        crop_loss_hard=int((dataset.crop_loss > HARD_CROP).sum()),
+        buckets={
+            str(bucket.shape): {"images": bucket.images, "batches": bucket.batches, "fill_up": bucket.fill_up}
+            for bucket in buckets
+        },
+        fill_up=sum(bucket.fill_up for bucket in buckets),
         duplicates=len(pairs),
         duplicate_pairs=[dataset.names_of(np.asarray(pair)) for pair in pairs[:PAIRS_SHOWN]],
         ignored_files=dict(dataset.ignored),
@@ -118,6 +168,18 @@ def _held_out_note(dataset: Dataset) -> str:
     if dataset.settings.held_out == "auto":
         return f"none, for fewer than {AUTO_LEAST_IMAGES} images are too few to set some aside"
     return "none, as data.held_out says"
+
+
+def _repeats(dataset: Dataset) -> dict[str, int]:
+    if dataset.repeats is None:
+        return {}
+    times, counts = np.unique(dataset.repeats * dataset.settings.repeats, return_counts=True)
+    return dict(zip(map(str, times.tolist()), counts.tolist(), strict=True))
+
+
+def _worst_crops(dataset: Dataset) -> dict[str, float]:
+    worst = np.argsort(-dataset.crop_loss, kind="stable")[:WORST_SHOWN]
+    return {dataset.names[row]: float(dataset.crop_loss[row]) for row in worst.tolist() if dataset.crop_loss[row] > 0}
 
 
 def _conversions(dataset: Dataset) -> dict[str, int]:

@@ -141,3 +141,21 @@ def scan(root: Path) -> Scan:
         ignored=dict(sorted(walk.ignored.items())),
         faults=tuple(sorted(walk.faults, key=lambda fault: fault.name)),
     )
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """The visible folders directly inside; none where it cannot be read, which is told once it is walked."""
+    return [Path(entry.path) for entry in _entries(folder) if entry.is_dir() and not entry.name.startswith(".")]
+
+
+def holds_image(folder: Path) -> bool:
+    """Whether an image lies directly inside."""
+    return any(entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith(".") for entry in _entries(folder))
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return []

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Final, Literal
 
 from pydantic import field_validator
 
 import fusain.data.sources
+from fusain.data.captions import CaptionSettings
+from fusain.data.fitting import Crop
 from fusain.data.order import Balance
+from fusain.data.shapes import Shapes
 from fusain.data.source import Source
 from fusain.plugins import find
 from fusain.settings.section import Section, advanced, basic
@@ -21,15 +24,21 @@ def kinds() -> dict[str, type[Source]]:
     return dict(sorted(found.items(), key=lambda pair: (pair[1].rank, pair[0])))
 
 
+WITH_BUCKETS: Final[dict[str, Any]] = {"only_when": {"buckets": True}}
+
+
 class DataSettings(Section):
     """Where the images come from and how they are drawn."""
 
     path: Path = basic()
     """A folder of images, a folder with one folder a class, or `.npy` arrays. `~` and environment variables work."""
     kind: str = advanced("auto")
-    """How the path is read: `images`, `classes`, `arrays`, `metadata`; `auto` looks. `plan` tells what was found."""
+    """How the path is read: `images`, `classes`, `kohya`, `arrays`, `metadata`; `auto` looks. `plan` tells which."""
     labels_path: Path | None = advanced(None)
     """The labels that belong to a single `.npy` file of images. In a folder of two arrays they are found."""
+    caption_column: str | None = advanced(None, min_length=1)
+    """The column of a metadata file that holds the captions. Without it, `text` or `caption`."""
+    captions: CaptionSettings = CaptionSettings()
     balance: Balance = basic("none")
     """How classes are drawn: as they come (`none`), `equal`, by `complement` (1 - n/N an image) or by `weights`."""
     class_weights: dict[str, float] = advanced(default_factory=dict)
@@ -38,10 +47,18 @@ class DataSettings(Section):
     """How often an epoch uses each image. For a handful of images 10 to 100 makes epochs of a usable length."""
     held_out: Literal["auto", "none"] | int | float = advanced("auto", union_mode="left_to_right")
     """Images set aside to measure on: `auto` (5 %, at most 2,000), `none`, a share (0.1) or a count (500)."""
-    crop: Literal["center", "random"] = basic("center")
-    """Which part of an image that is not square is used. `random` shows all of it in time, but may cut the subject."""
+    crop: Crop = basic("center")
+    """Which part of an image is used. `random` shows all of it in time, but may cut the subject."""
+    buckets: bool = basic(False)
+    """Learn wide and tall images in shapes near their own, not as squares cut from them. Each batch has one shape."""
+    bucket_aspect: float = advanced(2.0, ge=1, le=8, json_schema_extra=WITH_BUCKETS)
+    """Longest bucket, as longer side by shorter side; what is longer is cropped."""
+    max_upscale: float = advanced(1.0, ge=1, le=8, json_schema_extra=WITH_BUCKETS)
+    """How far an image may be enlarged for a bucket. At 1 small ones go to smaller buckets; tiny ones are put aside."""
     flip: bool = basic(False)
     """Mirror half of the draws. Good for small sets; wrong for text, and for anything with a left and a right."""
+    cache: Literal["auto", "none"] = advanced("auto")
+    """Encode images and captions once, where nothing changes them later, and keep that on disk for every run."""
     workers: int = advanced(0, ge=0, le=256)
     """Processes that decode ahead. 0 suits images held in memory; 2 to 8 keep a GPU busy with large files."""
     max_pixels: int = advanced(100_000_000, ge=1)
@@ -72,6 +89,10 @@ class DataSettings(Section):
             if weight < 0:
                 raise ValueError(f"the weight of '{name}' is {weight:g}, which is below 0")
         return weights
+
+    def shapes(self, size: int, multiple: int) -> Shapes:
+        """The rule for the shape of each image."""
+        return Shapes(size, multiple, self.bucket_aspect if self.buckets else None, self.max_upscale)
 
     def silent_settings(self) -> Mapping[str, str]:
         if self.class_weights and self.balance != "weights":

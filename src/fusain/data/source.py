@@ -16,6 +16,7 @@ import numpy.typing as npt
 from fusain.data import sniff
 from fusain.data.quarantine import Quarantined
 from fusain.errors import DataError
+from fusain.settings.notice import Notice
 
 EXTENSIONS = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".webp", ".bmp", ".gif"),
@@ -51,6 +52,10 @@ class Listing:
     """Other files, by extension."""
     folders: int = 0
     """Sub-folders that were looked into."""
+    columns: tuple[str, ...] = ()
+    """Of a metadata file, any of which may hold the captions."""
+    notices: tuple[Notice, ...] = ()
+    """What is worth a word about the files."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -74,7 +79,16 @@ class Listing:
             is_held_out=None if self.is_held_out is None else self.is_held_out[rows],
             faults=self.faults,
             ignored=self.ignored,
+            columns=self.columns,
+            notices=self.notices,
         )
+
+    def without(self, aside: Mapping[int, Quarantined]) -> Listing:
+        """The listing with these rows put aside."""
+        if not aside:
+            return self
+        self.faults += tuple(aside[row] for row in sorted(aside))
+        return self.take(np.asarray([row for row in range(len(self)) if row not in aside], dtype=np.int64))
 
 
 class Source(ABC):
@@ -84,9 +98,10 @@ class Source(ABC):
     rank: ClassVar[int] = 50
     """With `kind = "auto"` sources are asked in this order, and the first that recognises the path reads it."""
 
-    def __init__(self, path: Path, labels_path: Path | None = None) -> None:
+    def __init__(self, path: Path, labels_path: Path | None = None, caption_column: str | None = None) -> None:
         self.path = path
         self.labels_path = labels_path
+        self.caption_column = caption_column
 
     @classmethod
     @abstractmethod

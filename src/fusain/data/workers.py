@@ -83,18 +83,18 @@ class Workers:
 
     def _loader(self, number: int) -> Any:
         _make_sure_of_room(self.count)
-        loader: DataLoader[Made] = DataLoader(
-            self.making,  # type: ignore[arg-type]  # a map from number to batch without an end
-            batch_size=None,
-            sampler=itertools.count(number),
-            num_workers=self.count,
-            prefetch_factor=AHEAD,
-            timeout=PATIENCE_SECONDS,
-            worker_init_fn=_be_quiet,
-            generator=torch.Generator(),  # else torch's own random state would move on
-        )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # more workers than cores is the user's choice
+            loader: DataLoader[Made] = DataLoader(
+                self.making,  # type: ignore[arg-type]  # a map from number to batch without an end
+                batch_size=None,
+                sampler=itertools.count(number),
+                num_workers=self.count,
+                prefetch_factor=AHEAD,
+                timeout=PATIENCE_SECONDS,
+                worker_init_fn=_be_quiet,
+                generator=torch.Generator(),  # else torch's own random state would move on
+            )
             return _without_its_signals(loader)
 
     def _next(self, running: Any) -> Made:

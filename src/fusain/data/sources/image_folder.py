@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-
-from fusain.data import captions
+from fusain.data import caption_files
 from fusain.data.scan import scan
 from fusain.data.source import Listing, Source
 
@@ -22,9 +20,7 @@ class ImageFolder(Source):
 
     def listing(self) -> Listing:
         found = scan(self.path)
-        listing, beside = found.listing(), captions.beside(found)
-        listing.captions = beside.texts
+        listing, beside = found.listing(), caption_files.beside(found)
+        listing.captions, listing.notices = beside.texts, beside.notices
         listing.is_held_out = found.given_split()
-        listing.faults += tuple(beside.faults.values())
-        good = np.asarray([row for row in range(len(listing)) if row not in beside.faults], dtype=np.int64)
-        return listing.take(good) if beside.faults else listing
+        return listing.without(beside.faults)

@@ -48,13 +48,14 @@ class MetadataFile(Source):
 
     def listing(self) -> Listing:
         file = self._file()
-        rows = sorted(self._rows(file), key=lambda row: row.name)
+        columns: dict[str, None] = {}
+        rows = sorted(self._rows(file, columns), key=lambda row: row.name)
         for one, other in itertools.pairwise(rows):
             if one.name == other.name:
                 where = f"{file}, line {max(one.line, other.line)}"
                 raise DataError("E-DATA-044", where=where, name=one.name, first=min(one.line, other.line))
         found, faults = self._find(rows)
-        return _listing(found, faults)
+        return _listing(found, faults, tuple(columns))
 
     def _file(self) -> Path:
         if self.path.is_file():
@@ -66,15 +67,18 @@ class MetadataFile(Source):
             )
         return found[0]
 
-    def _rows(self, file: Path) -> Iterator[Row]:
+    def _rows(self, file: Path, columns: dict[str, None]) -> Iterator[Row]:
+        """Every line; the names of all columns are left in `columns`, in the order in which they are met."""
         try:
             text = file.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as fault:
             raise DataError("E-DATA-041", where=str(file), name=file.name, problem="it is no UTF-8 text") from fault
         except OSError as fault:
             raise DataError("E-DATA-005", where=str(file), path=file, fault=fault.strerror) from fault
+        captions = CAPTION_COLUMNS if self.caption_column is None else (self.caption_column,)
         for line, record in _records(file, text):
-            yield _row(file, line, record)
+            columns.update(dict.fromkeys(record))
+            yield _row(file, line, record, captions)
 
     def _find(self, rows: list[Row]) -> tuple[list[tuple[Row, os.stat_result]], tuple[Quarantined, ...]]:
         found, faults = [], []
@@ -91,13 +95,16 @@ class MetadataFile(Source):
         return found, tuple(faults)
 
 
-def _listing(found: list[tuple[Row, os.stat_result]], faults: tuple[Quarantined, ...]) -> Listing:
+def _listing(
+    found: list[tuple[Row, os.stat_result]], faults: tuple[Quarantined, ...], columns: tuple[str, ...]
+) -> Listing:
     rows = [row for row, _ in found]
     listing = Listing(
         names=[row.name for row in rows],
         sizes=np.asarray([facts.st_size for _, facts in found], dtype=np.int64),
         mtimes=np.asarray([facts.st_mtime_ns for _, facts in found], dtype=np.int64),
         faults=faults,
+        columns=columns,
     )
     labels = {row.label for row in rows if row.label is not None}
     if labels:
@@ -140,7 +147,7 @@ def _records(file: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         yield line, record
 
 
-def _row(file: Path, line: int, record: dict[str, Any]) -> Row:
+def _row(file: Path, line: int, record: dict[str, Any], captions: tuple[str, ...]) -> Row:
     where = f"{file}, line {line}"
     name = record.get("file_name")
     if not isinstance(name, str) or not name.strip():
@@ -152,7 +159,7 @@ def _row(file: Path, line: int, record: dict[str, Any]) -> Row:
     return Row(
         name=plain,
         line=line,
-        caption=_text(record, CAPTION_COLUMNS),
+        caption=_text(record, captions),
         label=_text(record, LABEL_COLUMNS),
         weight=_number(record, "weight", where, least=0.0),
         repeats=int(_number(record, "repeats", where, least=1)),

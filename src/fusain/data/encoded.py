@@ -1,0 +1,106 @@
+"""What a model made of the images and captions of a data set ahead of training, handed over by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fusain.data.batch import to_pixels
+from fusain.data.chance import Draws
+from fusain.data.columns import Dataset
+from fusain.data.shapes import Shape
+from fusain.data.stored import Key, Stored, key
+
+VERSION: Final = 1
+"""Counts up when the same image or caption would be encoded differently."""
+IMAGES_AT_ONCE: Final = 8
+CAPTIONS_AT_ONCE: Final = 64
+
+Encode = Callable[[torch.Tensor], torch.Tensor]
+Rows = npt.NDArray[np.int64]
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class EncodedImages:
+    """Encoded images of a data set; where draws may be mirrored, of each image both forms."""
+
+    dataset: Dataset
+    identity: Mapping[str, object]
+    """Everything beside the image that its encoding depends on."""
+    open_store: Callable[[Shape], Stored]
+
+    def __post_init__(self) -> None:
+        self._stores: dict[Shape, Stored] = {}
+
+    def forms(self) -> tuple[bool, ...]:
+        return (False, True) if self.dataset.settings.flip else (False,)
+
+    def fill(self, rows: Rows, encode: Encode, progress: Progress) -> int:
+        """Encode what is missing, and say how much that was."""
+        fresh = 0
+        for form in self.forms():
+            for shape, here in self._by_shape(rows):
+                keys = self._keys(here, form)
+                missing = here[self._store(shape).missing(keys)]
+                for start in range(0, len(missing), IMAGES_AT_ONCE):
+                    part = missing[start : start + IMAGES_AT_ONCE]
+                    pixels = to_pixels(self.dataset.pixels(part))
+                    encoded = encode(pixels.flip(3) if form else pixels)
+                    self._store(shape).add(self._keys(part, form), encoded.float().cpu().numpy())
+                    fresh += len(part)
+                    progress(fresh, 0)
+        return fresh
+
+    def read(self, items: Draws, is_mirrored: npt.NDArray[np.bool_] | None) -> torch.Tensor:
+        """The encoded images of one batch."""
+        shape = Shape(*self.dataset.shapes[items[0]].tolist())
+        forms = [False] * len(items) if is_mirrored is None else is_mirrored.tolist()
+        keys = [self._key(row, form) for row, form in zip(items.tolist(), forms, strict=True)]
+        return torch.from_numpy(self._store(shape).read(keys))
+
+    def _by_shape(self, rows: Rows) -> Iterator[tuple[Shape, Rows]]:
+        ids = self.dataset.bucket_ids[rows]
+        for one in np.unique(ids).tolist():
+            here = rows[ids == one]
+            yield Shape(*self.dataset.shapes[here[0]].tolist()), here
+
+    def _store(self, shape: Shape) -> Stored:
+        if shape not in self._stores:
+            self._stores[shape] = self.open_store(shape)
+        return self._stores[shape]
+
+    def _keys(self, rows: Rows, is_mirrored: bool) -> list[Key]:
+        return [self._key(row, is_mirrored) for row in rows.tolist()]
+
+    def _key(self, row: int, is_mirrored: bool) -> Key:
+        content, shape = self.dataset.hashes[row].tobytes().hex(), self.dataset.shapes[row].tolist()
+        return key({**self.identity, "image": content, "shape": shape, "mirrored": is_mirrored, "version": VERSION})
+
+
+@dataclass
+class EncodedCaptions:
+    """Encoded captions by their words."""
+
+    identity: Mapping[str, object]
+    store: Stored
+
+    def fill(self, captions: Sequence[str], encode: Callable[[Sequence[str]], torch.Tensor], progress: Progress) -> int:
+        """Encode what is missing, and say how much that was."""
+        missing = [captions[place] for place in self.store.missing([self._key(caption) for caption in captions])]
+        for start in range(0, len(missing), CAPTIONS_AT_ONCE):
+            part = missing[start : start + CAPTIONS_AT_ONCE]
+            self.store.add([self._key(caption) for caption in part], encode(part).float().cpu().numpy())
+            progress(start + len(part), len(missing))
+        return len(missing)
+
+    def read(self, captions: Sequence[str]) -> torch.Tensor:
+        return torch.from_numpy(self.store.read([self._key(caption) for caption in captions]))
+
+    def _key(self, caption: str) -> Key:
+        return key({**self.identity, "caption": caption, "version": VERSION})

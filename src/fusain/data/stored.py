@@ -1,0 +1,118 @@
+"""Arrays of one shape kept on disk by content: what was encoded once is read from then on, entry by entry."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+KEY_BYTES: Final = 32
+CHECK_BYTES: Final = 8
+UNUSED_DAYS: Final = 30
+_ENTRY_BYTES: Final = KEY_BYTES + CHECK_BYTES
+
+Key = bytes
+Array = npt.NDArray[np.float32]
+
+
+def prune(parent: Path) -> None:
+    """Folders of entries that nobody has opened for long go."""
+    oldest = time.time() - 86_400 * UNUSED_DAYS
+    for folder in parent.glob("*/"):
+        if all(path.stat().st_mtime < oldest for path in folder.iterdir()):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def key(parts: Mapping[str, object]) -> Key:
+    """The identity of an entry: everything that its value depends on."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode("utf-8", "surrogateescape")).digest()
+
+
+class _Place(NamedTuple):
+    rows: Array
+    row: int
+    check: bytes
+
+
+@dataclass
+class Stored:
+    """Entries of one shape; each process that adds some writes two files of its own, so none disturbs another.
+
+    Values are written before their keys, so that a kill between leaves values that nobody finds. An entry whose value
+    does not fit its check sum counts as missing.
+    """
+
+    folder: Path
+    shape: tuple[int, ...]
+    _places: dict[Key, _Place] = field(default_factory=dict, init=False)
+    _checked: set[Key] = field(default_factory=set, init=False)
+
+    def __post_init__(self) -> None:
+        self._name = "x".join(map(str, self.shape))
+        self._own = self.folder / f"{self._name}-{uuid.uuid4().hex[:12]}"
+        for index in sorted(self.folder.glob(f"{self._name}-*.keys")):
+            self._learn(index)
+            with suppress(OSError):
+                os.utime(index)
+
+    def missing(self, keys: Sequence[Key]) -> list[int]:
+        """The positions of keys without a good entry, of equal keys the first."""
+        first = {one: place for place, one in reversed(list(enumerate(keys)))}
+        return sorted(place for one, place in first.items() if not self._is_good(one))
+
+    def read(self, keys: Sequence[Key]) -> Array:
+        """The values of keys that none is missing of, N x shape."""
+        places = [self._places[one] for one in keys]
+        return np.stack([place.rows[place.row] for place in places])
+
+    def add(self, keys: Sequence[Key], values: Array) -> None:
+        """Keep values under their keys, for this process and every later one."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        content = np.ascontiguousarray(values, np.float32)
+        for suffix, part in (
+            (".f32", content.tobytes()),
+            (".keys", b"".join(one + _check(value) for one, value in zip(keys, content, strict=True))),
+        ):
+            with open(self._own.with_suffix(suffix), "ab") as file:
+                file.write(part)
+                file.flush()
+                os.fsync(file.fileno())
+        self._learn(self._own.with_suffix(".keys"))
+
+    def _is_good(self, one: Key) -> bool:
+        if one not in self._checked:
+            place = self._places.get(one)
+            if place is None or _check(place.rows[place.row]) != place.check:
+                return False
+            self._checked.add(one)
+        return True
+
+    def _learn(self, index: Path) -> None:
+        """The entries of one pair of files, as far as both reach."""
+        values, row_bytes = index.with_suffix(".f32"), int(np.prod(self.shape)) * 4
+        try:
+            content = index.read_bytes()
+            count = min(len(content) // _ENTRY_BYTES, values.stat().st_size // row_bytes)
+            if not count:
+                return
+            rows = np.memmap(values, np.float32, "r", shape=(count, *self.shape))
+        except OSError:
+            return
+        for row in range(count):
+            entry = content[row * _ENTRY_BYTES : (row + 1) * _ENTRY_BYTES]
+            self._places[entry[:KEY_BYTES]] = _Place(rows, row, entry[KEY_BYTES:])
+
+
+def _check(value: Array) -> bytes:
+    return hashlib.blake2b(value.tobytes(), digest_size=CHECK_BYTES).digest()
