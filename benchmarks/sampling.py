@@ -22,7 +22,7 @@ from fusain.generation.generator import Wanted, generate
 from fusain.generation.samplers import SamplerSettings
 from fusain.runs import actions
 from fusain.training.engine import usable_cores
-from fusain.worlds.reader import train_reader
+from fusain.worlds.sprite_reader import classify, train_reader
 from fusain.worlds.sprites import CLASSES
 
 CHUNK = 50
@@ -46,7 +46,7 @@ def main(run: Path, images: int) -> None:
             drawn = np.stack([one.pixels for one in generate(opened.learner.family, chunk, sampler, chunk=CHUNK)])
             taken[name].append(time.perf_counter() - started)
             labels = [CLASSES.index(next(iter(one.label or {}))) for one in chunk]
-            right[name] += int((reader.classify(drawn).argmax(1) == labels).sum())
+            right[name] += int((classify(reader, drawn).argmax(1) == labels).sum())
     fast, slow = statistics.median(taken["fast"]), statistics.median(taken["slow"])
     print(f"{images} paired seeds at guidance {guidance:g}")
     for name, settings in (("fast", FAST), ("slow", SLOW)):

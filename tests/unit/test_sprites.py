@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from fusain.errors import StorageError
-from fusain.worlds.reader import FEATURES, Reader, train_reader
+from fusain.worlds.reader import Reader
 from fusain.worlds.sprite_parts.faults import FAULTS
+from fusain.worlds.sprite_reader import FEATURES, classify, train_reader
 from fusain.worlds.sprites import CLASSES, SHARES, Sprites, draw, world, write_arrays, write_folder
 
 CORNERS = ([0, 0, -1, -1], [0, -1, 0, -1])
@@ -145,14 +146,14 @@ def test_a_reader_survives_storage_and_leaves_global_randomness_alone(tmp_path: 
     images = world(10).images
     reader.save(tmp_path / "reader.safetensors")
     loaded = Reader.load(tmp_path / "reader.safetensors")
-    assert loaded.training == reader.training
-    np.testing.assert_array_equal(loaded.classify(images), reader.classify(images))
-    np.testing.assert_allclose(reader.classify(images).sum(1), 1.0, atol=1e-5)
+    assert loaded.plan == reader.plan
+    np.testing.assert_allclose(classify(loaded, images), classify(reader, images), atol=2e-3)  # stored in fp16
+    np.testing.assert_allclose(classify(reader, images).sum(1), 1.0, atol=1e-5)
     assert reader.features(images).shape == (10, FEATURES)
 
 
 @pytest.mark.slow
 def test_a_reader_tells_the_classes_of_unseen_drawings() -> None:
     unseen = world(2_000, seed=77, balanced=True)
-    right = train_reader().classify(unseen.images).argmax(1) == unseen.labels
+    right = classify(train_reader(), unseen.images).argmax(1) == unseen.labels
     assert right.mean() >= 0.98

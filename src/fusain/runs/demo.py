@@ -31,7 +31,7 @@ from fusain.settings.read import resolve_source
 from fusain.training.events import Listener
 from fusain.training.stopping import Reason
 from fusain.worlds import sprites
-from fusain.worlds.reader import train_reader
+from fusain.worlds.sprite_reader import classify, train_reader
 
 RECIPE: Final = "demo"
 WORLD_SEED: Final = 0
@@ -274,5 +274,5 @@ def _images(dataset: Dataset, rows: np.ndarray) -> ImageSet:
 def _judge_of_classes(classes: Sequence[str]) -> Reader:
     """The reader knows the world's order of the classes, the data set its own."""
     reader = train_reader(images_per_class=READER_IMAGES, steps=READER_STEPS)
-    order = [reader.training.classes.index(name) for name in classes]
-    return lambda images: reader.classify(images)[:, order]
+    order = [reader.plan.questions["class"].index(name) for name in classes]
+    return lambda images: classify(reader, images)[:, order]

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pictures
 
-from fusain.errors import StorageError
+from fusain.worlds.dice import Dice
+from fusain.worlds.folders import claim
 from fusain.worlds.sprite_parts.canvas import SIDE, Image
 from fusain.worlds.sprite_parts.creatures import draw_creature
-from fusain.worlds.sprite_parts.dice import Dice
 from fusain.worlds.sprite_parts.faults import spoil
 from fusain.worlds.sprite_parts.foods import draw_food
 from fusain.worlds.sprite_parts.people import draw_person
@@ -90,7 +90,7 @@ def world(
 
 def write_folder(sprites: Sprites, folder: Path) -> None:
     """One PNG an image in `folder/<class>/`, and the truth about each in `folder/truth.json`."""
-    _claim(folder)
+    claim(folder)
     for name in CLASSES:
         (folder / name).mkdir()
     files = []
@@ -102,7 +102,7 @@ def write_folder(sprites: Sprites, folder: Path) -> None:
 
 def write_arrays(sprites: Sprites, folder: Path) -> None:
     """`sprites.npy` with the images, `labels.npy` with one-hot rows, their names in `classes.txt`, and `truth.json`."""
-    _claim(folder)
+    claim(folder)
     np.save(folder / "sprites.npy", sprites.images, allow_pickle=False)
     np.save(folder / "labels.npy", np.eye(len(CLASSES))[sprites.labels], allow_pickle=False)
     (folder / "classes.txt").write_text("\n".join(CLASSES) + "\n", encoding="utf-8")
@@ -140,12 +140,6 @@ def _order(count: int, seed: int) -> list[int]:
 
 def _generator(stream: int, seed: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence((stream, seed))))
-
-
-def _claim(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise StorageError("E-STORE-006", where=str(folder))
-    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _write_truth(sprites: Sprites, folder: Path, files: list[str]) -> None:

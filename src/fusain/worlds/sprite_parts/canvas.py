@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from fusain.worlds.sprite_parts.dice import Dice
+from fusain.worlds.dice import Dice
 from fusain.worlds.sprite_parts.palettes import DUSK, GLINT, INK, LIGHT, MIDDLE, SHADOW, TONES, ramp
 
 Stencil = npt.NDArray[np.uint8]

@@ -7,8 +7,8 @@ from typing import Final
 
 import numpy as np
 
+from fusain.worlds.dice import Dice
 from fusain.worlds.sprite_parts.canvas import SIDE, Image
-from fusain.worlds.sprite_parts.dice import Dice
 from fusain.worlds.sprite_parts.palettes import MIDDLE, VIVID, ramp
 
 FAULTS: Final = ("no_white_corners", "few_white_pixels", "noise", "cut_out", "smear")

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from fusain.worlds.dice import Dice
 from fusain.worlds.sprite_parts.canvas import SIDE, Image, Stencil, colour_table, lay, nudge, render
-from fusain.worlds.sprite_parts.dice import Dice
 
 Group = tuple[Stencil | None, ...]
 Families = tuple[str, ...]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from fusain.worlds.dice import Dice
 from fusain.worlds.sprite_parts.canvas import Image, stencil
-from fusain.worlds.sprite_parts.dice import Dice
 from fusain.worlds.sprite_parts.figures import Figure, draw_figure
 from fusain.worlds.sprite_parts.harvest import HARVEST
 from fusain.worlds.sprite_parts.palettes import EARTH, LEAVES, VIVID

@@ -7,8 +7,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from fusain.worlds.dice import Dice
 from fusain.worlds.sprite_parts.canvas import Image, Stencil, colour_table, empty, lay, lay_apart, render, stencil
-from fusain.worlds.sprite_parts.dice import Dice
 from fusain.worlds.sprite_parts.palettes import CLOTH, HAIR, METAL, SKIN, VIVID
 
 # s skin, h hair, c clothes, a sleeve, d second cloth, m metal, l leather, p trousers, b boots, w wood, g gold, r jewel

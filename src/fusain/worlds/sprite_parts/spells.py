@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from fusain.worlds.dice import Dice
 from fusain.worlds.sprite_parts.canvas import SIDE, Image, colour_table, render
-from fusain.worlds.sprite_parts.dice import Dice
 from fusain.worlds.sprite_parts.palettes import DUSK, GLINT, LIGHT, MIDDLE, SHADOW, VIVID
 
 Heat = npt.NDArray[np.float64]

@@ -1,0 +1,1 @@
+"""The miniature bases and how each was trained."""
