@@ -8,6 +8,7 @@ FusainError                    exit code
 ├── MemoryFault                6   the device or the machine ran out of memory
 ├── NonFiniteError             7   a loss or a gradient is not a number
 ├── StorageError               8   a disk, a checkpoint or a run folder is at fault
+├── NetworkFault               9   the network, the hub, or the permission to use it
 └── UnsafeFileError            10  a file was refused because it could do harm
 
 Stopping on request is no fault and has exit codes of its own: 75 (asked through the API), 130 (Ctrl-C), 143 (SIGTERM).
@@ -93,6 +94,10 @@ class NonFiniteError(FusainError):
 
 class StorageError(FusainError):
     exit_code = 8
+
+
+class NetworkFault(FusainError):
+    exit_code = 9
 
 
 class UnsafeFileError(FusainError):

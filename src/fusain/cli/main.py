@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -19,6 +20,7 @@ VERBS: Final[dict[str, str]] = {
     "runs": "List, show and remove runs.",
     "recipes": "List and show the recipes.",
     "explain": "Say what a setting or an error code means.",
+    "models": "Inspect, find and convert models to start from.",
     "world": "Draw a data set to try things with.",
     "demo": "See it all work in a few minutes, with no download.",
 }
@@ -75,6 +77,7 @@ def fusain() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it tells of image processors that nobody here uses
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = fusain.main(args=words, prog_name="fusain", standalone_mode=False)

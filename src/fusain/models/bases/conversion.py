@@ -1,0 +1,87 @@
+"""From a file of weights to another form of it: a pickle to safetensors, one file to a diffusers folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from fusain.errors import SettingsError, UsageError
+from fusain.models.bases import layouts, pickles, single_file, writing
+from fusain.models.bases.opened import Base, Weights
+from fusain.models.bases.opening import local_path
+from fusain.models.bases.stored import read_header
+from fusain.models.bases.tokenizers import find_tokenizer
+from fusain.settings.notice import Notice
+
+Form = Literal["folder", "single"]
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was written, and what was left behind."""
+
+    path: Path
+    form: Form
+    tensors: int
+    beside: tuple[str, ...] = ()
+    notes: tuple[Notice, ...] = ()
+
+
+def convert(
+    source: str,
+    out: Path,
+    *,
+    form: Form | None = None,
+    weights: Weights | None = None,
+    tokenizer: str | None = None,
+    prediction: Literal["epsilon", "v"] | None = None,
+) -> Converted:
+    """`source`, a file, as `out`, which must not exist; without `weights` a single file keeps what there is."""
+    path = local_path(source)
+    if path is None or path.is_dir():
+        raise UsageError("E-MODEL-055", where=source)
+    form = form or ("single" if out.suffix.lower() == ".safetensors" else "folder")
+    pickles.refuse_existing(out)
+    if form == "single" and out.suffix != ".safetensors":
+        raise UsageError("E-MODEL-052", path=out, source=source, out=out.with_suffix(".safetensors"))
+    if form == "single" and weights is None:
+        return _as_it_is(path, source, out)
+    with _as_safetensors(path, out) as (plain, left):
+        if form == "single":
+            return Converted(out, form, writing.write_pruned(plain, out, weights or "ema"), left)
+        base = single_file.open_file(plain, source=source, weights=weights or "ema", without=())
+        if not base.components:
+            wanted = " or ".join(map(layouts.in_words, single_file.READABLE))
+            raise layouts.wrong(source, layouts.in_words(base.architecture), wanted, base.evidence)
+        return _folder(base, out, tokenizer, prediction, left)
+
+
+def _as_it_is(path: Path, source: str, out: Path) -> Converted:
+    if not pickles.looks_pickled(path):
+        read_header(path)
+        raise UsageError("E-MODEL-056", where=source)
+    done = pickles.convert(path, out)
+    return Converted(out, "single", done.tensors, done.beside)
+
+
+@contextmanager
+def _as_safetensors(path: Path, out: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """The file itself, or what a pickle becomes for the time within; and what the pickle held beside."""
+    if not pickles.looks_pickled(path):
+        yield path, ()
+        return
+    with pickles.beside(out) as waiting:
+        done = pickles.convert(path, waiting)
+        yield waiting, done.beside
+
+
+def _folder(base: Base, out: Path, tokenizer: str | None, prediction: str | None, left: tuple[str, ...]) -> Converted:
+    said = prediction or base.prediction
+    if said is None:
+        raise SettingsError("E-MODEL-054", where=base.source)
+    writing.write_folder(base, out, find_tokenizer(base, tokenizer), prediction=said)
+    count = sum(len(component.stored) for component in base.components.values())
+    return Converted(out, "folder", count, left, tuple(note for note in base.notes if note.code != "W-MODEL-013"))

@@ -1,0 +1,138 @@
+"""A new base with random weights: where a miniature begins, and the smallest real one for tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fusain.models import pipeline_folder
+
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What decides the size of a Stable Diffusion 1.x model."""
+
+    image: int
+    vae_channels: tuple[int, ...]
+    vae_layers: int
+    unet_channels: tuple[int, ...]
+    unet_layers: int
+    unet_heads: int
+    text_width: int
+    text_layers: int
+    text_heads: int
+    text_length: int = 77
+
+
+TINY = Sizes(
+    image=32,
+    vae_channels=(8, 8, 8),
+    vae_layers=1,
+    unet_channels=(8, 16),
+    unet_layers=1,
+    unet_heads=2,
+    text_width=16,
+    text_layers=2,
+    text_heads=2,
+)
+
+
+def write(sizes: Sizes, folder: Path, tokenizer: Any = None, *, seed: int = SEED) -> None:
+    """A folder as `DiffusionPipeline.from_pretrained` loads it."""
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    tokenizer = tokenizer or letters()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        vae, levels = AutoencoderKL(**_vae(sizes)), 2 ** (len(sizes.vae_channels) - 1)
+        unet = UNet2DConditionModel(**_unet(sizes), sample_size=sizes.image // levels)
+        encoder = CLIPTextModel(CLIPTextConfig(**_text(sizes, tokenizer)))
+    pipeline = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=DDIMScheduler(
+            beta_schedule="scaled_linear",
+            beta_start=0.00085,
+            beta_end=0.012,
+            clip_sample=False,
+            timestep_spacing="trailing",
+            steps_offset=1,
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline_folder.save(pipeline, folder)
+
+
+def letters() -> Any:
+    """A tokenizer that knows no word but can spell them all."""
+    return tokenizer_of(alphabet(), merges=[])
+
+
+def alphabet() -> list[str]:
+    """Every byte as a token, and at the end of a word as another one."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    inside = sorted(ByteLevel.alphabet())
+    return [*inside, *(letter + "</w>" for letter in inside)]
+
+
+def tokenizer_of(vocabulary: list[str], merges: list[tuple[str, str]], *, length: int = 77) -> Any:
+    """A CLIP tokenizer of these tokens, and the two that begin and end a caption."""
+    from transformers import CLIPTokenizer
+
+    numbers = {token: number for number, token in enumerate([*vocabulary, "<|startoftext|>", "<|endoftext|>"])}
+    pairs: Any = merges
+    return CLIPTokenizer(vocab=numbers, merges=pairs, model_max_length=length)
+
+
+def _vae(sizes: Sizes) -> dict[str, Any]:
+    levels = len(sizes.vae_channels)
+    return {
+        "block_out_channels": sizes.vae_channels,
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
+        "layers_per_block": sizes.vae_layers,
+        "latent_channels": 4,
+        "norm_num_groups": min(32, sizes.vae_channels[0] // 4),
+        "sample_size": sizes.image,
+    }
+
+
+def _unet(sizes: Sizes) -> dict[str, Any]:
+    levels = len(sizes.unet_channels)
+    return {
+        "in_channels": 4,
+        "out_channels": 4,
+        "block_out_channels": sizes.unet_channels,
+        "layers_per_block": sizes.unet_layers,
+        "down_block_types": ("CrossAttnDownBlock2D",) * levels,
+        "up_block_types": ("CrossAttnUpBlock2D",) * levels,
+        "cross_attention_dim": sizes.text_width,
+        "attention_head_dim": sizes.unet_heads,  # diffusers' name for the number of heads here
+        "norm_num_groups": min(32, sizes.unet_channels[0] // 4),
+    }
+
+
+def _text(sizes: Sizes, tokenizer: Any) -> dict[str, Any]:
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": sizes.text_width,
+        "intermediate_size": sizes.text_width * 4,
+        "num_hidden_layers": sizes.text_layers,
+        "num_attention_heads": sizes.text_heads,
+        "max_position_embeddings": sizes.text_length,
+        "hidden_act": "quick_gelu",
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }

@@ -1,0 +1,98 @@
+"""What the hub or the way to it said, in words: each cause has its own, and none shows a token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from fusain.errors import NetworkFault
+
+
+class Unreachable(Exception):
+    """Nothing answered, or the hub is out of order; what is cached may still do."""
+
+
+def page(source: str) -> str:
+    """The page of a model."""
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/{source}"
+
+
+@contextmanager
+def told(source: str, revision: str | None, name: str = "") -> Iterator[None]:
+    """Within, faults of the hub's library become ours."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    # Whichever HTTP library this version stands on: the parent of this class is the parent of all its faults.
+    of_http: type[Exception] = HfHubHTTPError.__mro__[1]
+    try:
+        yield
+    except (OSError, ValueError, of_http) as fault:
+        raise _ours(fault, source, revision, name) from fault
+
+
+def not_here(source: str, revision: str | None, fault: Unreachable, lacking: Sequence[str]) -> NetworkFault:
+    """The hub does not answer, and its cache does not hold all."""
+    pinned = f" --revision {revision}" if revision else ""
+    command = (
+        f'hf download {source}{pinned} --include "*.json" "*.txt" "*.safetensors" --local-dir {source.split("/")[1]}'
+    )
+    return NetworkFault("E-NET-001", where=source, reason=fault, files=", ".join(lacking), command=command)
+
+
+def _ours(fault: Exception, source: str, revision: str | None, name: str) -> Exception:
+    from huggingface_hub import errors
+
+    chain = [fault, *_causes(fault)]
+    status = next((code for one in chain if (code := _status(one))), 0)
+
+    def is_one(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(one, kinds) for one in chain)
+
+    if is_one(errors.GatedRepoError) or status == 403:
+        return NetworkFault("E-NET-002", where=source, url=page(source))
+    if is_one(errors.RevisionNotFoundError):
+        return NetworkFault("E-NET-006", where=source, revision=revision, url=page(source))
+    if is_one(errors.RepositoryNotFoundError, errors.HFValidationError) or (status == 404 and not name):
+        return NetworkFault("E-NET-003", where=source)
+    if status in (401, 429):
+        return NetworkFault({401: "E-NET-008", 429: "E-NET-004"}[status], where=source)
+    if status >= 500 or any(map(_is_silence, chain)):
+        return Unreachable(f"HTTP {status}" if status else _short(chain))
+    if is_one(errors.FileMetadataError, ValueError):
+        return NetworkFault("E-NET-005", where=source, reason="no answer of the hub's form", url=page(source))
+    if not name:
+        return Unreachable(_short(chain))
+    return NetworkFault("E-NET-007", where=source, name=name, reason=_short(chain))
+
+
+def _causes(fault: BaseException) -> Iterator[BaseException]:
+    while fault.__cause__ is not None:
+        fault = fault.__cause__
+        yield fault
+
+
+def _status(fault: BaseException) -> int:
+    return int(getattr(getattr(fault, "response", None), "status_code", None) or 0)
+
+
+def _is_silence(fault: BaseException) -> bool:
+    """Nobody was there; HTTP libraries have no common class for that, only common names."""
+    named = ("ConnectError", "Timeout", "TimeoutException", "ProxyError", "ReadError", "SSLError")
+    return isinstance(fault, ConnectionError) or type(fault).__name__.endswith(named)
+
+
+def _short(chain: Sequence[BaseException]) -> str:
+    """A few words; addresses and headers of a request stay out."""
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    if any(isinstance(one, OfflineModeIsEnabled) for one in chain):
+        return "offline mode is on, HF_HUB_OFFLINE"
+    if any("Timeout" in type(one).__name__ for one in chain):
+        return "no answer in time"
+    if any(map(_is_silence, chain)):
+        return "no connection"
+    if "onsistency check" in str(chain[0]):
+        return "it is not as long as announced"
+    return next((one.strerror for one in chain if isinstance(one, OSError) and one.strerror), "the connection broke")

@@ -1,0 +1,95 @@
+"""Writes an opened base as a diffusers folder, or one file of it with one kind of UNet weights; never over anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors.torch import save_file
+
+from fusain.errors import SettingsError
+from fusain.models import weights as storing
+from fusain.models.bases import naming
+from fusain.models.bases.building import CLASSES
+from fusain.models.bases.diffusers_folder import STEMS
+from fusain.models.bases.opened import Base, Component, Weights
+from fusain.models.bases.pickles import beside, refuse_existing
+from fusain.models.bases.single_file import averaged
+from fusain.models.bases.stored import read_header, read_tensors
+
+PIPELINES: Final = {"": "StableDiffusionPipeline", "inpainting": "StableDiffusionInpaintPipeline"}
+
+
+def write_folder(base: Base, folder: Path, tokenizer: Path, *, prediction: str | None = None) -> None:
+    """What `DiffusionPipeline.from_pretrained` loads; the weights stay as precise as they are."""
+    refuse_existing(folder)
+    said = {"epsilon": "epsilon", "v": "v_prediction"}.get(prediction or "", base.scheduler.get("prediction_type"))
+    if said is None:
+        raise SettingsError("E-MODEL-054", where=base.source)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as home:
+        waiting = Path(home) / "unfinished"
+        _write_all(base, waiting, tokenizer, dict(base.scheduler) | {"prediction_type": said})
+        refuse_existing(folder)
+        os.rename(waiting, folder)
+
+
+def _write_all(base: Base, folder: Path, tokenizer: Path, scheduler: dict[str, Any]) -> None:
+    for name, component in base.components.items():
+        _write_component(component, folder / name)
+    (folder / "tokenizer").mkdir()
+    for path in sorted(tokenizer.iterdir()):
+        if path.suffix in (".json", ".txt"):
+            shutil.copyfile(path, folder / "tokenizer" / path.name)
+    (folder / "scheduler").mkdir()
+    _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+    index = {
+        "_class_name": PIPELINES.get(base.architecture.partition("-")[2], PIPELINES[""]),
+        "_diffusers_version": metadata.version("diffusers"),
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", scheduler.get("_class_name", "DDIMScheduler")],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+    }
+    named = {name: [CLASSES[name][part.class_name], part.class_name] for name, part in base.components.items()}
+    _write_json(folder / "model_index.json", index | named)
+
+
+def _write_component(component: Component, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    library = CLASSES[component.name][component.class_name]
+    told: dict[str, Any] = {"_class_name": component.class_name}
+    if library == "transformers":
+        told = {"architectures": [component.class_name], "model_type": "clip_text_model"}
+    _write_json(folder / "config.json", component.settings | told)
+    # Parts of one tensor share memory, which safetensors refuses.
+    tensors = {name: tensor.clone() for name, tensor in component.tensors().items()}
+    storing.write(folder / f"{STEMS[library]}.safetensors", tensors)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+def write_pruned(source: Path, out: Path, weights: Weights) -> int:
+    """The original file `source` with one kind of UNet weights, under the names of the raw ones; how many tensors."""
+    refuse_existing(out)
+    header = read_header(source)
+    prefix = naming.PREFIXES["unet"]
+    unet = {name.removeprefix(prefix): at for name, at in header.tensors.items() if name.startswith(prefix)}
+    kept = {name: at for name, at in header.tensors.items() if not name.startswith((prefix, naming.EMA_PREFIX))}
+    kept |= {prefix + name: at for name, at in averaged(header, unet, weights, []).items()}
+    tensors: dict[str, torch.Tensor] = {name: tensor.contiguous() for name, tensor in read_tensors(kept).items()}
+    with beside(out) as waiting:
+        save_file(tensors, waiting, metadata={"format": "pt", **header.metadata})
+        refuse_existing(out)
+        os.rename(waiting, out)
+    return len(tensors)

@@ -1,0 +1,69 @@
+"""From captions to what a text encoder makes of them: tokens in windows of the encoder's length, and clip skip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from fusain.models import weights
+
+PREFIX = "text_model."
+"""Before each key of a CLIP text encoder everywhere but in transformers since 5.6."""
+
+
+def save_encoder(encoder: torch.nn.Module, folder: Path) -> None:
+    """Configuration and weights, in the layout with a prefix that readers elsewhere expect."""
+    cast(Any, encoder).config.save_pretrained(folder)
+    tensors = {PREFIX + name.removeprefix(PREFIX): tensor for name, tensor in encoder.state_dict().items()}
+    weights.write(folder / "model.safetensors", tensors)
+
+
+def load_encoder(encoder: torch.nn.Module, folder: Path) -> None:
+    """Weights in either layout."""
+    own = PREFIX if any(name.startswith(PREFIX) for name in encoder.state_dict()) else ""
+    path = folder / "model.safetensors"
+    tensors = {own + name.removeprefix(PREFIX): tensor for name, tensor in weights.read(path).items()}
+    weights.check_fit(encoder.state_dict(), tensors, where=path)
+    encoder.load_state_dict(tensors)
+
+
+def tokens(tokenizer: Any, captions: Sequence[str], *, windows: int) -> torch.Tensor:
+    """Token numbers, captions x windows x length; each window begins and ends as a caption of its own does."""
+    inside = tokenizer.model_max_length - 2
+    start, end, pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+    rows = []
+    for caption in captions:
+        found = _plain(tokenizer, caption)
+        for first in range(0, windows * inside, inside):
+            part = [start, *found[first : first + inside], end]
+            rows.append(part + [pad] * (inside + 2 - len(part)))
+    return torch.tensor(rows).reshape(len(captions), windows, inside + 2)
+
+
+def cut_off(tokenizer: Any, caption: str, *, windows: int) -> str:
+    """The end of a caption that does not fit into its windows; mostly nothing."""
+    rest = _plain(tokenizer, caption)[windows * (tokenizer.model_max_length - 2) :]
+    return str(tokenizer.decode(rest)) if rest else ""
+
+
+def states(encoder: torch.nn.Module, tokens_BWL: torch.Tensor, *, clip_skip: int) -> torch.Tensor:
+    """The last hidden state of each token, or that of an earlier layer, windows one after the other."""
+    batch, windows, length = tokens_BWL.shape
+    ids = tokens_BWL.reshape(batch * windows, length)
+    if not clip_skip:
+        hidden = encoder(ids)[0]
+    else:
+        # The last norm belongs to what the denoiser was trained on, whichever layer the state comes from.
+        outputs = encoder(ids, output_hidden_states=True)
+        hidden = cast(Any, getattr(encoder, "text_model", encoder)).final_layer_norm(
+            outputs.hidden_states[-(clip_skip + 1)]
+        )
+    return cast(torch.Tensor, hidden).reshape(batch, windows * length, -1)
+
+
+def _plain(tokenizer: Any, caption: str) -> list[int]:
+    """The caption's own tokens; the tokenizer's warning about long ones is left to `cut_off`."""
+    return list(tokenizer(caption, add_special_tokens=False, verbose=False)["input_ids"])

@@ -1,0 +1,122 @@
+"""What a single file holds, told from the key tables of published models at full size."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fusain.models.bases import detection, inferred, naming
+
+SDXL = {
+    "sample_size": 128,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": 2,
+    "transformer_layers_per_block": (1, 2, 10),
+    "cross_attention_dim": 2048,
+    "attention_head_dim": (5, 10, 20),
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+
+
+@pytest.fixture(scope="module")
+def full():
+    """Names and shapes of published models, from the real classes on the meta device."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    def shapes(module, prefix=""):
+        return {prefix + name: tuple(value.shape) for name, value in module.state_dict().items()}
+
+    tables = {}
+    with torch.device("meta"):
+        for name in ("sd1", "sd2"):
+            config = inferred.published(name)
+            tables[name] = {
+                "unet": shapes(UNet2DConditionModel(**config["unet"])),
+                "vae": shapes(AutoencoderKL(**config["vae"])),
+                "text_encoder": shapes(CLIPTextModel(CLIPTextConfig(**config["text_encoder"])), "text_model."),
+            }
+        tables["sdxl"] = {"unet": shapes(UNet2DConditionModel(**SDXL))}
+    return tables
+
+
+def original(full, name, part):
+    config = SDXL if name == "sdxl" else inferred.published(name)[part]
+    names = naming.original_names(part, config, full[name][part])
+    assert names.keys() == full[name][part].keys()
+    prefix = naming.PREFIXES.get(part) or {"sd1": naming.CLIP_PREFIX, "sd2": naming.OPEN_CLIP_PREFIX}[name]
+    return {prefix + names[key]: shape for key, shape in full[name][part].items()}
+
+
+@pytest.mark.parametrize("name", ["sd1", "sd2"])
+def test_a_whole_file_at_full_size(name, full):
+    file = {key: shape for part in full[name] for key, shape in original(full, name, part).items()}
+    found = detection.look(file)
+    assert (found.architecture, found.holds) == (name, ("unet", "vae", "text_encoder"))
+    width = {"sd1": 768, "sd2": 1024}[name]
+    assert found.evidence == (
+        f"model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight (320 x {width})"
+    )
+    inpainting = file | {"model.diffusion_model.input_blocks.0.0.weight": (320, 9, 3, 3)}
+    assert detection.look(inpainting).words == f"Stable Diffusion {name[-1]}.x for inpainting"
+
+
+@pytest.mark.parametrize("name", ["sd1", "sd2"])
+def test_the_shapes_tell_the_published_configuration(name, full):
+    known = inferred.published(name)
+    for part in ("unet", "vae"):
+        prefix = naming.PREFIXES[part]
+        file = {key.removeprefix(prefix): shape for key, shape in original(full, name, part).items()}
+        assert getattr(inferred, part)(file, known[part]) == known[part]
+    assert inferred.text_encoder(full[name]["text_encoder"], known["text_encoder"]) == known["text_encoder"]
+
+
+TEXT_XL = {"conditioner.embedders.1.model.ln_final.weight": (1280,)}
+VAE = {"first_stage_model.decoder.conv_in.weight": (512, 4, 3, 3), "first_stage_model.decoder.mid.block_1.x": (1,)}
+OTHERS = [
+    ("the UNet of Stable Diffusion 1.x alone", lambda full: full["sd1"]["unet"]),
+    ("the UNet of Stable Diffusion 2.x alone", lambda full: full["sd2"]["unet"]),
+    ("the UNet of Stable Diffusion XL alone", lambda full: full["sdxl"]["unet"]),
+    ("the UNet of Stable Diffusion XL alone", lambda full: original(full, "sdxl", "unet")),
+    ("Stable Diffusion XL", lambda full: original(full, "sdxl", "unet") | TEXT_XL | VAE),
+    ("the refiner of Stable Diffusion XL", lambda full: {**VAE, **refiner()}),
+    ("an autoencoder alone, with 4 latent channels", lambda full: full["sd1"]["vae"]),
+    ("an autoencoder alone, with 4 latent channels", lambda full: original(full, "sd1", "vae")),
+    ("the text encoder alone", lambda full: full["sd1"]["text_encoder"]),
+    ("the transformer of Stable Diffusion 3 alone", lambda full: on_meta("SD3Transformer2DModel")),
+    ("the transformer of Flux alone", lambda full: on_meta("FluxTransformer2DModel")),
+    ("the transformer of Flux alone", lambda full: {"double_blocks.0.img_attn.qkv.weight": (9216, 3072)}),
+    ("a LoRA for Stable Diffusion 1.x", lambda full: {f"lora_unet_{BLOCK}_attn2_to_k.lora_down.weight": (4, 768)}),
+    ("a LoRA for Stable Diffusion XL", lambda full: {f"unet.{BLOCK}.attn2.to_k.lora_A.weight": (4, 2048)}),
+    ("a LoRA for Flux", lambda full: {"transformer.single_transformer_blocks.0.attn.to_k.lora_A.weight": (4, 3072)}),
+    ("a learnt token (textual inversion)", lambda full: {"emb_params": (4, 768)}),
+    ("a ControlNet for Stable Diffusion 1.x", lambda full: {f"control_model.{BLOCK}.attn2.to_k.weight": (320, 768)}),
+]
+BLOCK = "input_blocks.1.1.transformer_blocks.0"
+
+
+def refiner():
+    unet = "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
+    return {unet: (768, 1280), "conditioner.embedders.0.model.ln_final.weight": (1280,)}
+
+
+def on_meta(name):
+    import diffusers
+
+    with torch.device("meta"):
+        module = getattr(diffusers, name)(num_layers=1, **({"num_single_layers": 1} if "Flux" in name else {}))
+    return {key: tuple(value.shape) for key, value in module.state_dict().items()}
+
+
+@pytest.mark.parametrize(("words", "make"), OTHERS)
+def test_what_a_file_is(words, make, full):
+    assert detection.look(make(full)).words == words
+
+
+def test_a_stranger():
+    assert detection.look({"layer1.0.conv.weight": (64, 3, 7, 7)}) is None

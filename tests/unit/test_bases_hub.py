@@ -1,0 +1,276 @@
+"""The hub: fetched from a stand-in that speaks its HTTP on this machine, with its own library."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
+
+import pytest
+
+from fusain.models.bases import fresh, tokenizers
+
+COMMIT, OTHER = "a" * 40, "b" * 40
+TOKEN = "hf_" + "x" * 34
+CLIENT = """
+import json, sys
+from fusain.errors import FusainError
+from fusain.models import bases
+
+for line in sys.stdin:
+    source, more = json.loads(line)
+    try:
+        if source == "tokenizer":
+            answer = str(bases.find_tokenizer(bases.Base(**more)))
+        else:
+            base = bases.open_base(source, **more)
+            answer = [base.revision, base.architecture, str(base.folder), base.id]
+            assert bases.build(base.components["vae"]) is not None
+    except FusainError as fault:
+        answer = {"text": str(fault), "exit": fault.exit_code}
+    print(json.dumps(answer), flush=True)
+"""
+
+
+class Hub(BaseHTTPRequestHandler):
+    """What the hub answers for models that are called after what is wrong with them."""
+
+    files: dict[str, bytes]
+    asked: list[str]
+    tokens: set[str | None]
+
+    def do_HEAD(self) -> None:
+        self.answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self.answer(with_body=True)
+
+    def log_message(self, *_: object) -> None: ...
+
+    def answer(self, *, with_body: bool) -> None:
+        self.asked.append(self.path)
+        self.tokens.add(self.headers["Authorization"])
+        parts = urlsplit(self.path).path.strip("/").split("/")
+        if parts[:2] == ["api", "models"]:
+            self.about("/".join(parts[2:4]), parts[5] if len(parts) > 5 else "main")
+        else:
+            self.file("/".join(parts[:2]), parts[3], "/".join(parts[4:]), with_body)
+
+    def send(self, status: int, body: bytes = b"", *, with_body: bool = True, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+    def about(self, repository: str, revision: str) -> None:
+        owner = repository.split("/")[0]
+        faults = {"missing": (401, {"X_Error_Code": "RepoNotFound"}), "busy": (429, {}), "down": (503, {})}
+        faults["stale"] = (401, {"X_Error_Message": "Invalid credentials in Authorization header"})
+        if owner in faults:
+            status, headers = faults[owner]
+            return self.send(status, **headers)
+        if owner == "portal":
+            return self.send(200, b"<html>log in to the Wi-Fi</html>", Content_Type="text/html")
+        if revision not in ("main", COMMIT, OTHER):
+            return self.send(404, X_Error_Code="RevisionNotFound")
+        names = [
+            *self.files,
+            "evil.py",
+            "unet/diffusion_pytorch_model.bin",
+            "unet/diffusion_pytorch_model.fp16.safetensors",
+        ]
+        if owner == "pickled":
+            names = [name.replace("unet/diffusion_pytorch_model.safetensors", "unet/x.txt") for name in self.files]
+            names.append("unet/diffusion_pytorch_model.bin")
+        if owner == "single":
+            names = ["dream.safetensors", "README.md"]
+        listing = {"id": repository, "sha": COMMIT, "siblings": [{"rfilename": name} for name in names]}
+        return self.send(200, json.dumps(listing).encode(), Content_Type="application/json")
+
+    def file(self, repository: str, revision: str, name: str, with_body: bool) -> None:
+        owner = repository.split("/")[0]
+        if owner == "gated":
+            return self.send(403, X_Error_Code="GatedRepo")
+        body = self.files.get(name)
+        if body is None:
+            return self.send(404, X_Error_Code="EntryNotFound")
+        etag = hashlib.sha256(body).hexdigest()
+        if owner == "half" and name.endswith(".safetensors") and with_body:
+            body = body[: len(body) // 2]
+        return self.send(200, body, with_body=with_body, ETag=f'"{etag}"', X_Repo_Commit=COMMIT)
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hub") / "tiny"
+    fresh.write(fresh.TINY, folder)
+    Hub.files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    Hub.asked, Hub.tokens = [], set()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def client(hub, tmp_path_factory):
+    """Asks for bases, one after the other, in a process whose hub is the stand-in."""
+    home = tmp_path_factory.mktemp("home")
+    changes = {
+        "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_port}",
+        "HF_HOME": str(home),
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_TOKEN": TOKEN,
+        "FUSAIN_CACHE": str(home / "fusain"),
+        "OMP_NUM_THREADS": "1",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLIENT],
+        env=os.environ | changes,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+    def ask(source: str, /, **more: object):
+        process.stdin.write(json.dumps([source, more]) + "\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+        assert line, process.stderr.read()
+        assert TOKEN not in line
+        return json.loads(line)
+
+    ask.endpoint = changes["HF_ENDPOINT"]
+    ask.home = home
+    yield ask
+    process.stdin.close()
+    process.wait()
+    process.stdout.close()
+    process.stderr.close()
+
+
+FAULTS = [
+    (
+        "gated/model",
+        "E-NET-002 The hub lets in only who accepted the model's terms.\nWhere: gated/model\n"
+        "Do: Accept them at {endpoint}/gated/model, then log in: hf auth login",
+    ),
+    (
+        "missing/model",
+        "E-NET-003 The hub knows no model of that name, or it is private.\nWhere: missing/model\n"
+        "Do: Check the spelling; if it is yours, log in: hf auth login",
+    ),
+    (
+        "busy/model",
+        "E-NET-004 The hub refuses for now: too many requests came from here (429).\nWhere: busy/model\n"
+        "Do: Wait some minutes, or log in for a larger share: hf auth login",
+    ),
+    (
+        "portal/model",
+        "E-NET-005 What answered is not the hub (no answer of the hub's form).\nWhere: portal/model\n"
+        "Why: A proxy, or the log-in page of a network, may stand between.\n"
+        "Do: Open {endpoint}/portal/model in a browser on this machine, then try again.",
+    ),
+    (
+        "half/model",
+        "E-NET-007 The download of 'unet/diffusion_pytorch_model.safetensors' broke off: it is not as long as "
+        "announced.\nWhere: half/model\nDo: Run the same command again; what came whole is kept.",
+    ),
+    (
+        "stale/model",
+        "E-NET-008 The hub does not accept the log-in on this machine (401).\nWhere: stale/model\n"
+        "Do: Log in anew: hf auth login",
+    ),
+    (
+        "single/model",
+        "E-NET-009 The repository holds no diffusers folder.\nWhere: single/model\n"
+        "Do: Download one of its files and give its path; it holds: dream.safetensors.",
+    ),
+    (
+        "down/model",
+        "E-NET-001 The hub cannot be reached (HTTP 503), and these files are not on this machine: model_index.json, "
+        "unet/config.json, unet/diffusion_pytorch_model.safetensors, vae/…, text_encoder/….\nWhere: down/model\n"
+        'Do: On a machine with network: hf download down/model --include "*.json" "*.txt" "*.safetensors" '
+        "--local-dir model; then copy its folder here and give its path.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("source", "text"), FAULTS, ids=[source for source, _ in FAULTS])
+def test_faults_have_words_of_their_own(source, text, client):
+    assert client(source) == {"text": text.format(endpoint=client.endpoint), "exit": 9}
+
+
+def test_nothing_half_is_left_in_the_cache(client):
+    client("half/model")
+    blobs = client.home / "hub" / "models--half--model" / "blobs"
+    whole = {hashlib.sha256(body).hexdigest() for body in Hub.files.values()}
+    for blob in blobs.iterdir():
+        if not blob.name.endswith(".incomplete"):
+            assert hashlib.sha256(blob.read_bytes()).hexdigest() in whole
+
+
+def test_a_model_of_pickles(client):
+    answer = client("pickled/model")
+    assert answer["exit"] == 10
+    assert answer["text"].startswith(
+        "E-SEC-006 The unet is there only as a pickle ('unet/diffusion_pytorch_model.bin'), and reading such a file "
+        "can run any code.\nWhere: pickled/model\nDo: Download the model (hf download pickled/model"
+    )
+
+
+def test_revisions(client):
+    assert client("good/model", revision="nope")["text"].startswith(
+        "E-NET-006 The model has no revision 'nope'.\nWhere: good/model\n"
+    )
+    answer = client("good/model", revision=OTHER)
+    assert f"E-NET-005 What answered is not the hub (asked for {OTHER}, it sends {COMMIT})." in answer["text"]
+
+
+def test_fetched_once_pinned_and_then_without_the_hub(client, hub):
+    """Only what is read is fetched; a pinned commit asks nobody; with the hub gone, the cache does."""
+    Hub.asked.clear()
+    answer = client("good/model")
+    commit, architecture, folder, _ = answer
+    assert (commit, architecture) == (COMMIT, "sd1")
+    fetched = {path.split("/resolve/")[1].split("/", 1)[1] for path in Hub.asked if "/resolve/" in path}
+    assert "unet/diffusion_pytorch_model.safetensors" in fetched
+    assert not [name for name in fetched if name.endswith((".py", ".bin")) or "fp16" in name]
+    assert Hub.tokens == {f"Bearer {TOKEN}"}
+
+    Hub.asked.clear()
+    assert client("good/model", revision=COMMIT) == answer
+    assert Hub.asked == []
+    bare = {"source": "x.safetensors", "architecture": "sd1", "components": {}}
+    Hub.files |= dict.fromkeys(("vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json"), b"{}")
+    found = client("tokenizer", **bare)
+    assert sorted(os.listdir(found)) == sorted(tokenizers.FILES)
+
+    hub.shutdown()
+    hub.server_close()
+    assert client("good/model") == answer
+    assert client("tokenizer", **bare) == found
+    missing = client("new/model", revision="v1")
+    assert missing["text"].startswith("E-NET-001 The hub cannot be reached (no connection), and these files are not")
+    assert "hf download new/model --revision v1 --include" in missing["text"]
+    os.remove(os.path.join(folder, "vae", "config.json"))
+    assert "are not on this machine: vae/config.json.\n" in client("good/model")["text"]
+    answer = client("tokenizer", **bare | {"architecture": "sd2"})
+    assert answer == {
+        "text": "E-MODEL-046 The tokenizer is not at hand: a single file brings none, and "
+        "'stabilityai/stable-diffusion-2' cannot be fetched (no connection).\nWhere: x.safetensors\n"
+        "Do: On a machine with network: hf download stabilityai/stable-diffusion-2 tokenizer/vocab.json "
+        "tokenizer/merges.txt tokenizer/special_tokens_map.json tokenizer/tokenizer_config.json --local-dir tokenizer; "
+        "then give that folder as the tokenizer.",
+        "exit": 9,
+    }
