@@ -24,14 +24,18 @@ PAIRS = [
 
 
 def test_the_plug_folders_hold_what_we_know() -> None:
-    assert (sorted(FAMILIES), sorted(METHODS), len(PAIRS)) == (["pixel"], ["full"], 2)
+    assert (sorted(FAMILIES), sorted(METHODS), len(PAIRS)) == (
+        ["pixel", "sd"],
+        ["autoencoder", "full"],
+        4,
+    )
 
 
 @pytest.mark.parametrize(
     ("family_class", "method_class", "condition"), PAIRS, ids=[f"{f.kind}-{m.kind}-{c}" for f, m, c in PAIRS]
 )
 def test_pair(family_class: type[Family], method_class: type[Method], condition: Condition, tmp_path: Path) -> None:
-    settings = family_class.tiny(condition)
+    settings = family_class.tiny(condition, tmp_path / "base")
     family, method = family_class(settings, Facts(CLASSES)), method_class(method_class.Settings())
     family.network.train()
     parameters = method.prepare(family)
@@ -56,5 +60,6 @@ def batch(size: int, step: int) -> Batch:
 
 def drawn(family: Family) -> np.ndarray:
     label = {"cat": 1.0} if family.condition == "class" else None
-    (image,) = generate(family, [Wanted(3, label)], SamplerSettings(steps=2), chunk=1)
+    wanted = Wanted(3, label, prompt="a" if family.condition == "text" else None)
+    (image,) = generate(family, [wanted], SamplerSettings(steps=2), chunk=1)
     return image.pixels

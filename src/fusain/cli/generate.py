@@ -10,13 +10,32 @@ import click
 from fusain.cli import output
 
 
+class Size(click.ParamType[tuple[int, int]]):
+    """Width x height, as in 768x512; one number is a square."""
+
+    name = "WxH"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        sides = str(value).lower().replace("×", "x").split("x")
+        if len(sides) > 2 or not all(side.strip().isdecimal() for side in sides):
+            self.fail(f"'{value}' is no size; write it as 768x512 (width x height)", param, ctx)
+        return int(sides[-1]), int(sides[0])
+
+
+SIZE = Size()
+
+
 @click.command()
 @click.argument("run")
 @click.option(
     "--label", "labels", metavar="CLASS", multiple=True, help="A class or a mixture; repeatable. Without it, all."
 )
+@click.option("--prompt", "prompts", metavar="TEXT", multiple=True, help="What to draw; repeatable.")
+@click.option("--negative", metavar="TEXT", default="", help="What to draw away from.")
+@click.option("--prompts-file", type=click.Path(path_type=Path), help="A text file with one prompt a line.")
+@click.option("--size", type=SIZE, help="Width x height in pixels; without it, the run's.")
 @click.option(
-    "--count", type=click.IntRange(1, 1_000_000), default=16, show_default=True, help="Images, of each label."
+    "--count", type=click.IntRange(1, 1_000_000), default=16, show_default=True, help="Images, of each label or prompt."
 )
 @click.option("--steps", type=click.IntRange(1, 10_000), help="Denoising steps; without it, the run's.")
 @click.option("--sampler", type=click.Choice(["ddim", "ddpm"]), help="Without it, the run's.")
@@ -35,6 +54,10 @@ from fusain.cli import output
 def verb(
     run: str,
     labels: tuple[str, ...],
+    prompts: tuple[str, ...],
+    negative: str,
+    prompts_file: Path | None,
+    size: tuple[int, int] | None,
     count: int,
     seed: int,
     chunk: int | None,
@@ -52,12 +75,16 @@ def verb(
       fusain generate my_run --count 64
       fusain generate my_run --label spell --guidance 2 --seed 1
       fusain generate my_run --label spell=0.6,food=0.4 --steps 10 --sampler ddim --eta 0
+      fusain generate my_run --prompt "a face with a red hat" --negative glasses --size 96x64
     """
     from fusain.runs import actions
 
     drawn = actions.generate(
         run,
         labels=labels,
+        prompts=[*prompts, *(_lines(prompts_file) if prompts_file else ())],
+        negative=negative,
+        size=size,
         count=count,
         seed=seed,
         sampler=_sampler(run, runs_folder, {name: wish for name, wish in wishes.items() if wish is not None}),
@@ -80,3 +107,18 @@ def _sampler(run: str, runs_folder: Path, wishes: dict[str, Any]) -> Any:
         return None
     stored = read_json(RunFolder.existing(run, runs_folder).settings)["samples"]
     return SamplerSettings(**{name: stored[name] for name in SamplerSettings.model_fields} | wishes)
+
+
+def _lines(path: Path) -> list[str]:
+    """The prompts of a file, without empty lines and remarks."""
+    from fusain.errors import UsageError
+
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeError) as fault:
+        problem = "it is no UTF-8 text" if isinstance(fault, UnicodeError) else getattr(fault, "strerror", str(fault))
+        raise UsageError("E-GEN-011", where="--prompts-file", path=path, fault=problem) from fault
+    found = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not found:
+        raise UsageError("E-GEN-010", where="--prompts-file", path=path)
+    return found

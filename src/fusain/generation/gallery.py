@@ -1,8 +1,9 @@
-"""Writes drawn images as PNGs that carry their facts, and lays them out as a contact sheet."""
+"""Writes images as PNGs that carry their facts, and lays them out as a contact sheet."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,18 +15,28 @@ from fusain.generation.generator import Drawn
 
 PAPER = (250, 249, 246)
 INK = (40, 40, 44)
+SLUG_LENGTH = 60
 
 
 def write_png(drawn: Drawn, path: Path, facts: Mapping[str, Any]) -> None:
     """One image; `facts` and its own seed and label stand in the PNG's text, in our form and in the usual one."""
-    own = {"seed": drawn.wanted.seed, "label": drawn.wanted.title}
+    wanted = drawn.wanted
+    own = {"seed": wanted.seed, "label" if wanted.prompt is None else "prompt": wanted.title}
+    if wanted.negative:
+        own["negative"] = wanted.negative
     text = PngImagePlugin.PngInfo()
     text.add_text("fusain", json.dumps({**facts, **own}, ensure_ascii=False))
+    lines = [wanted.title, *([f"Negative prompt: {wanted.negative}"] if wanted.negative else [])]
     usual = {"Steps": facts.get("steps"), "Sampler": facts.get("sampler"), "CFG scale": facts.get("guidance")}
-    parameters = ", ".join(f"{name}: {value}" for name, value in {**usual, "Seed": own["seed"]}.items())
-    text.add_text("parameters", f"{own['label']}\n{parameters}")
+    parameters = ", ".join(f"{name}: {value}" for name, value in {**usual, "Seed": wanted.seed}.items())
+    text.add_itxt("parameters", "\n".join([*lines, parameters]))
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(drawn.pixels).save(path, pnginfo=text)
+
+
+def slug(title: str) -> str:
+    """A title as a part of a file name."""
+    return re.sub(r"(?:[^\w=.,+-]|[,.](?=\s))+", "-", title)[:SLUG_LENGTH].strip("-.")
 
 
 def contact_sheet(rows: Mapping[str, Sequence[np.ndarray]], *, columns: int, scale: int = 0) -> Image.Image:

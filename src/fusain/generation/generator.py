@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,9 +23,16 @@ class Wanted:
     seed: int
     label: Mapping[str, float] | None = None
     """Classes with their shares; None leaves the class open."""
+    prompt: str | None = None
+    negative: str = ""
+    """What the image is drawn away from."""
+    size: tuple[int, int] | None = None
+    """Height and width; None is the family's own size."""
 
     @property
     def title(self) -> str:
+        if self.prompt is not None:
+            return self.prompt
         if not self.label:
             return ""
         return ",".join(name if share == 1 else f"{name}={share:g}" for name, share in self.label.items())
@@ -63,15 +71,15 @@ def generate(family: Family, wanted: Sequence[Wanted], settings: SamplerSettings
     for image in wanted:
         if not 0 <= image.seed <= LARGEST_SEED:
             raise UsageError("E-GEN-003", where="--seed", seed=image.seed, largest=LARGEST_SEED)
-    for start in range(0, len(wanted), chunk):
-        part = wanted[start : start + chunk]
-        pixels = _draw(family, part, settings)
-        for image, drawn in zip(part, pixels, strict=True):
-            yield Drawn(image, drawn)
+    for _, of_one_size in itertools.groupby(wanted, key=lambda image: image.size):
+        rows = list(of_one_size)
+        for part in (rows[start : start + chunk] for start in range(0, len(rows), chunk)):
+            for image, drawn in zip(part, _draw(family, part, settings), strict=True):
+                yield Drawn(image, drawn)
 
 
 def _draw(family: Family, part: Sequence[Wanted], settings: SamplerSettings) -> np.ndarray:
-    classes = family.facts.classes
+    classes, is_text = family.facts.classes, family.condition == "text"
     labels = torch.tensor([vector(image.label, classes) for image in part]) if family.condition == "class" else None
     request = DrawRequest(
         scheduler=make_scheduler(settings.sampler, family.schedule),
@@ -80,6 +88,9 @@ def _draw(family: Family, part: Sequence[Wanted], settings: SamplerSettings) -> 
         eta=settings.eta,
         guidance=settings.guidance,
         labels_BK=labels,
+        prompts=[image.prompt or "" for image in part] if is_text else None,
+        negatives=[image.negative for image in part] if is_text else None,
+        size=part[0].size,
     )
     with at_rest(family.network):
         images = family.draw(request)

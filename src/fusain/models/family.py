@@ -1,26 +1,36 @@
 """The contract of a family: what a kind of model must be able to do to be trained, saved and drawn from.
 
-Life cycle of one run: `__init__` builds or loads the network -> the method says which parameters learn -> for each
-batch `encode_pixels`, `encode_latents`, `encode_condition`, `times`, `add_noise`, `predict`, `target` -> `draw` for
-samples -> `save`. A family never asks which method trains it.
+Life cycle of one run: `__init__` builds or loads the network -> the method says which parameters learn -> `to` the
+device -> for each batch `encode_pixels`, `encode_latents`, `encode_condition`, `times`, `add_noise`, `predict`,
+`target` -> `draw` for samples -> `save`. A family never asks which method trains it.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import torch
 
 from fusain.data.batch import Batch
-from fusain.models.noise import Betas, Prediction
+from fusain.models import noise
+from fusain.settings.notice import Notice
 from fusain.settings.section import Section
 
 Condition = Literal["none", "class", "text"]
+BETAS: Final[dict[noise.Betas, str]] = {
+    "linear": "linear",
+    "scaled_linear": "scaled_linear",
+    "cosine": "squaredcos_cap_v2",
+}
+"""Our names and diffusers'."""
+Fresh = Callable[[tuple[int, ...]], torch.Tensor]
+"""Standard normal numbers of a shape for each image of a batch."""
 
 
 @dataclass(frozen=True)
@@ -32,18 +42,47 @@ class Facts:
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """How a family adds noise, in the terms that every sampler needs."""
+    """How a family adds noise, in the terms that every loss and every sampler needs."""
 
-    betas: Betas
+    betas: noise.Betas
     steps: int
-    prediction: Prediction
+    prediction: noise.Prediction
+    start: float = 1e-4
+    end: float = 0.02
+    of_latents: bool = False
+    """Whether it is latents that are noisy: they do not end at -1 and 1 as pixels do."""
+
+    def times(self, quantiles_B: torch.Tensor) -> torch.Tensor:
+        return (quantiles_B * self.steps).long().clamp(max=self.steps - 1)
+
+    def signal_level(self, times_B: torch.Tensor) -> torch.Tensor:
+        return self._levels.to(times_B.device)[times_B]
+
+    @cached_property
+    def _levels(self) -> torch.Tensor:
+        return noise.signal_levels(noise.betas(self.betas, self.steps, start=self.start, end=self.end))
+
+    @classmethod
+    def from_diffusers(cls, config: Mapping[str, Any], prediction: noise.Prediction) -> NoiseSchedule:
+        """The noise that a latent model was trained with; what is left out is as Stable Diffusion has it."""
+        return cls(
+            betas=next(
+                ours for ours, theirs in BETAS.items() if theirs == config.get("beta_schedule", "scaled_linear")
+            ),
+            steps=config.get("num_train_timesteps", 1000),
+            prediction=prediction,
+            start=config.get("beta_start", 0.00085),
+            end=config.get("beta_end", 0.012),
+            of_latents=True,
+        )
 
     def as_diffusers(self) -> dict[str, Any]:
         """The settings that every diffusers scheduler takes."""
-        names = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}
         return {
             "num_train_timesteps": self.steps,
-            "beta_schedule": names[self.betas],
+            "beta_schedule": BETAS[self.betas],
+            "beta_start": self.start,
+            "beta_end": self.end,
             "prediction_type": {"epsilon": "epsilon", "v": "v_prediction"}[self.prediction],
         }
 
@@ -58,6 +97,10 @@ class DrawRequest:
     eta: float
     guidance: float
     labels_BK: torch.Tensor | None = None
+    prompts: Sequence[str] | None = None
+    negatives: Sequence[str] | None = None
+    size: tuple[int, int] | None = None
+    """Height and width in pixels; None draws at the size of the family."""
 
 
 class Family(ABC):
@@ -67,6 +110,8 @@ class Family(ABC):
     Settings: ClassVar[type[Section]]
     """Has at least `kind`, `condition` and `size`, the side of its images in pixels."""
 
+    multiple: int = 1
+    """What the sides of its images must be divisible by."""
     condition: Condition
     """What steers it."""
     facts: Facts
@@ -76,8 +121,8 @@ class Family(ABC):
 
     @classmethod
     @abstractmethod
-    def tiny(cls, condition: Condition) -> Section:
-        """Settings of the smallest real instance, for tests."""
+    def tiny(cls, condition: Condition, folder: Path) -> Section:
+        """Settings of the smallest real instance, for tests; what it is loaded from is written into `folder`."""
 
     @classmethod
     @abstractmethod
@@ -92,30 +137,78 @@ class Family(ABC):
         """Pixels to what is learnt: deterministic, so it can be cached."""
         return pixels_BCHW
 
-    def encode_latents(self, stored: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
-        """The random part of encoding, which must happen at training time."""
+    def encode_latents(self, stored: torch.Tensor, fresh: Fresh | None = None) -> torch.Tensor:
+        """The random part of encoding, which must happen at training time; without `fresh` the likeliest outcome."""
         return stored
+
+    def encode_captions(self, captions: Sequence[str]) -> torch.Tensor:
+        """What captions become for `encode_condition`: deterministic, so it can be stored."""
+        raise NotImplementedError("only a family that text steers encodes captions")
+
+    @property
+    def base_id(self) -> str:
+        """The identity of what encodes, a part of the name under which encoded images and captions are stored."""
+        return ""
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How captions are read beside the base: a part of that name too."""
+        return {}
+
+    def rest(self, parts: Collection[str]) -> None:
+        """Give back the memory of `autoencoder` or `text_encoder` while all that they make is stored.
+
+        Drawing and saving bring them back for their time.
+        """
+        assert not parts, f"{type(self).__name__} has no encoder that could rest"
 
     @abstractmethod
     def encode_condition(self, batch: Batch, dropped_B: torch.Tensor | None) -> Any:
         """What steers each image; where `dropped_B` holds, the unconditional state instead."""
 
-    @abstractmethod
     def times(self, quantiles_B: torch.Tensor) -> torch.Tensor:
         """Times for numbers in [0, 1): uniform ones for training, fixed ones for the held-out loss."""
+        return self.schedule.times(quantiles_B)
 
-    @abstractmethod
     def signal_level(self, times_B: torch.Tensor) -> torch.Tensor:
         """alpha-bar at the times."""
+        return self.schedule.signal_level(times_B)
 
-    @abstractmethod
-    def add_noise(self, clean: torch.Tensor, noise: torch.Tensor, times_B: torch.Tensor) -> torch.Tensor: ...
+    def add_noise(self, clean: torch.Tensor, fresh: torch.Tensor, times_B: torch.Tensor) -> torch.Tensor:
+        return noise.add_noise(clean, fresh, self.signal_level(times_B))
 
-    @abstractmethod
-    def target(self, clean: torch.Tensor, noise: torch.Tensor, times_B: torch.Tensor) -> torch.Tensor: ...
+    def target(self, clean: torch.Tensor, fresh: torch.Tensor, times_B: torch.Tensor) -> torch.Tensor:
+        return noise.target(self.schedule.prediction, clean, fresh, self.signal_level(times_B))
 
     @abstractmethod
     def predict(self, noisy: torch.Tensor, times_B: torch.Tensor, condition: Any) -> torch.Tensor: ...
+
+    def to(self, device: torch.device) -> None:
+        """Bring everything that works in training to a device."""
+        self.network.to(device)
+
+    def recompute_activations(self) -> None:
+        """Forget activations in the forward pass and compute them again in the backward pass."""
+        for module in self.network.modules():
+            for switch in (
+                "enable_gradient_checkpointing",
+                "activation_checkpointing_enable",
+            ):  # diffusers, transformers
+                if hasattr(module, switch):
+                    getattr(module, switch)()
+
+    def text_encoders(self) -> dict[str, torch.nn.Module]:
+        """Networks that read captions, by name, and may learn or rest; they are parts of `network`."""
+        return {}
+
+    @property
+    def autoencoder(self) -> torch.nn.Module | None:
+        """What turns pixels to latents and back, where there is one."""
+        return None
+
+    def foreseen(self, names: Sequence[str], captions: Sequence[str]) -> Iterable[Notice]:
+        """What to say before training of the base, and of captions by the names of their images."""
+        return ()
 
     def condition_parameters(self) -> Iterator[torch.nn.Parameter]:
         """The part that reads the condition, where it learns by itself; it may be frozen after a warm-up."""

@@ -11,9 +11,8 @@ from typing import Any, Literal
 import torch
 
 from fusain.errors import FusainError, StorageError, UsageError
-from fusain.generation.generator import Wanted, parse_label
 from fusain.generation.samplers import SamplerSettings
-from fusain.runs import assembly, lock, planning, resuming
+from fusain.runs import assembly, lock, planning, requests, resuming
 from fusain.runs.assembly import Learner
 from fusain.runs.folder import RunFolder, read_json, write_json
 from fusain.runs.settings import RunSettings
@@ -211,6 +210,9 @@ def generate(
     run: str | Path,
     *,
     labels: str | Sequence[str] = (),
+    prompts: str | Sequence[str] = (),
+    negative: str = "",
+    size: tuple[int, int] | None = None,
     count: int = 16,
     seed: int = 0,
     chunk: int = assembly.CHUNK,
@@ -221,20 +223,22 @@ def generate(
     output: Path | str | None = None,
     runs_folder: Path | str = "runs",
 ) -> Generated:
-    """Draw `count` images, with classes `count` of each label; all classes where none is named."""
+    """Draw `count` images of each label or prompt; of all classes, or the run's own prompts, where none is named."""
     opened = open_run(run, checkpoint=checkpoint, weights=weights, runs_folder=runs_folder)
     family, drawing = opened.learner.family, sampler or opened.settings.samples
-    family.network.to(assembly.device_of(device))
-    if labels and family.condition != "class":
-        raise UsageError("E-GEN-004", where="--label", run=opened.folder.name)
-    wanted = assembly.sample_requests(family, count=count, seed=seed)
-    if labels:
-        named = [labels] if isinstance(labels, str) else labels
-        chosen = [parse_label(text, family.facts.classes) for text in named]
-        wanted = [Wanted(seed + position, label) for label in chosen for position in range(count)]
+    requests.check(family, opened.folder.name, labels=bool(labels), prompts=bool(prompts or negative), size=size)
+    family.to(assembly.device_of(device))
+    named = requests.named(family, labels=_listed(labels), prompts=_listed(prompts)) or requests.usual(
+        family, opened.settings.samples.prompts
+    )
+    wanted = requests.each(named, count=count, seed=seed, negative=negative, size=size)
     target = Path(output) if output else _next_folder(opened.folder.generated)
     facts = {"run": opened.folder.name, "step": opened.step, "weights": weights}
     return Generated(target, tuple(assembly.draw_into(target, family, wanted, drawing, facts=facts, chunk=chunk)))
+
+
+def _listed(named: str | Sequence[str]) -> Sequence[str]:
+    return [named] if isinstance(named, str) else named
 
 
 def _next_folder(parent: Path) -> Path:

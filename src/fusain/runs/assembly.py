@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from fusain.data import chance
-from fusain.data.batch import Batch
+from fusain.data.batch import Batch, to_images
 from fusain.data.dataset import Dataset, check_batch, prepare
 from fusain.data.loader import Loader, held_out_batches
 from fusain.errors import StorageError
@@ -24,6 +24,7 @@ from fusain.generation import gallery
 from fusain.generation.generator import Wanted, generate
 from fusain.generation.samplers import SamplerSettings
 from fusain.models.family import Facts, Family
+from fusain.runs import encoding, requests
 from fusain.runs.folder import RunFolder, read_json, write_json
 from fusain.runs.settings import FAMILIES, METHODS, RunSettings, make_plan
 from fusain.training import engine as engines
@@ -38,6 +39,9 @@ Overrides = Sequence[tuple[str, str]]
 CHUNK = 16
 """Images drawn at once, everywhere: at one chunk size an image is the same to the last bit."""
 HELD_OUT_BATCH, HELD_OUT_IMAGES = 64, 256
+LARGEST_BUCKET_STEP = 64
+CAPTIONS_DRAWN = 4
+"""Captions of the data that samples are drawn from where the settings name no prompts."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,31 @@ def build_learner(settings: RunSettings, classes: tuple[str, ...]) -> Learner:
     """Fresh weights, the same ones for the same seed."""
     torch.manual_seed(chance.key(settings.train.seed, 0, "weights"))
     family = FAMILIES[settings.family.kind](settings.family, Facts(classes))
+    if settings.engine.gradient_checkpointing:
+        family.recompute_activations()
     return Learner(family, METHODS[settings.method.kind](settings.method))
 
 
 def prepare_data(settings: RunSettings, *, folder: RunFolder | None, report: Any) -> Dataset:
     """The data set; a run that exists keeps the split that it was started with."""
     lock = read_json(folder.data_lock) if folder is not None and folder.data_lock.exists() else None
-    return prepare(settings.data, size=settings.family.size, seed=settings.train.seed, lock=lock, report=report)
+    family = FAMILIES[settings.family.kind]
+    reads_captions = settings.family.condition == "text" and METHODS[settings.method.kind].reads_condition
+    return prepare(
+        settings.data,
+        size=settings.family.size,
+        multiple=bucket_step(settings.family.size, family.multiple),
+        needs_captions=reads_captions,
+        batch_size=settings.train.batch_size,
+        seed=settings.train.seed,
+        lock=lock,
+        report=report,
+    )
+
+
+def bucket_step(size: int, multiple: int) -> int:
+    """What the sides of buckets are multiples of: an eighth of the size, at most the usual 64."""
+    return max(multiple, min(LARGEST_BUCKET_STEP, size // 8) // multiple * multiple)
 
 
 def build_trainer(settings: RunSettings, folder: RunFolder, dataset: Dataset, log: EventLog) -> Trainer:
@@ -66,6 +88,9 @@ def build_trainer(settings: RunSettings, folder: RunFolder, dataset: Dataset, lo
     engine = engines.start(settings.engine)
     learner = build_learner(settings, dataset.classes)
     train = settings.train
+    captions = dataset.said(np.arange(len(dataset))) if learner.method.reads_condition else None
+    for notice in learner.family.foreseen(dataset.names, captions or ()):
+        log("warning", code=notice.code, text=str(notice))
     check_batch(dataset, batch_size=train.batch_size, accumulation=train.accumulation)
 
     def batches(start_draw: int) -> Iterator[Batch]:
@@ -74,10 +99,20 @@ def build_trainer(settings: RunSettings, folder: RunFolder, dataset: Dataset, lo
         )
         return iter(loader)
 
+    learner.family.to(engine.device)
+    encoding.ahead(learner.family, learner.method, dataset, report=log)
+    held_out = list(held_out_batches(dataset, batch_size=HELD_OUT_BATCH, limit=HELD_OUT_IMAGES))
+
     def sample(step: int) -> None:
         target = folder.samples / f"step-{step:08d}"
-        wanted = sample_requests(learner.family, count=settings.samples.count, seed=settings.samples.seed)
-        draw_into(target, learner.family, wanted, settings.samples, facts={"run": folder.name, "step": step})
+        family, drawing = learner.family, settings.samples
+        shown = learner.method.shown(family, held_out[0].to(engine.device)) if held_out else {}
+        if shown:
+            show(target, shown, count=drawing.count)
+        else:
+            usual = requests.usual(family, drawing.prompts or (captions or ())[:CAPTIONS_DRAWN])
+            wanted = requests.each(usual, count=drawing.count, seed=drawing.seed, negative=drawing.negative)
+            draw_into(target, family, wanted, drawing, facts={"run": folder.name, "step": step})
         log("samples", step=step, path=str(target.relative_to(folder.path)))
 
     parts = Parts(
@@ -85,7 +120,7 @@ def build_trainer(settings: RunSettings, folder: RunFolder, dataset: Dataset, lo
         method=learner.method,
         engine=engine,
         batches=batches,
-        held_out=list(held_out_batches(dataset, batch_size=HELD_OUT_BATCH, limit=HELD_OUT_IMAGES)),
+        held_out=held_out,
         names=dataset.names_of,
         sample=sample,
         checkpoints=Checkpoints(folder.checkpoints, keep=settings.checkpoint.keep),
@@ -97,12 +132,11 @@ def build_trainer(settings: RunSettings, folder: RunFolder, dataset: Dataset, lo
     return Trainer(parts, train, plan, identity)
 
 
-def sample_requests(family: Family, *, count: int, seed: int) -> list[Wanted]:
-    """What a sheet of samples shows: `count` images, or with classes `count` of each."""
-    labels: list[dict[str, float] | None] = [None]
-    if family.condition == "class":
-        labels = [{name: 1.0} for name in family.facts.classes]
-    return [Wanted(seed + position, label) for label in labels for position in range(count)]
+def show(target: Path, rows: Mapping[str, torch.Tensor], *, count: int) -> None:
+    """Rows of pixels as one contact sheet."""
+    target.mkdir(parents=True, exist_ok=True)
+    images = {title: list(to_images(pixels[:count])) for title, pixels in rows.items()}
+    gallery.contact_sheet(images, columns=count).save(target / "sheet.png")
 
 
 def draw_into(
@@ -121,7 +155,7 @@ def draw_into(
     target.mkdir(parents=True, exist_ok=True)
     for position, drawn in enumerate(generate(family, wanted, settings, chunk=chunk)):
         title = drawn.wanted.title
-        path = target / f"{position:05d}{'-' if title else ''}{title}.png"
+        path = target / f"{position:05d}{'-' if title else ''}{gallery.slug(title)}.png"
         gallery.write_png(drawn, path, facts)
         paths.append(path)
         rows.setdefault(title, []).append(drawn.pixels)

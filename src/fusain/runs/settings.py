@@ -45,7 +45,11 @@ class SampleSettings(SamplerSettings):
     every_epochs: float | None = Field(None, gt=0, json_schema_extra={"instead_of": "every_steps"})
     """Draw after this many passes over the data, in place of `every_steps`. With neither, up to five times a run."""
     count: int = Field(4, ge=1, le=1000)
-    """Images each time; with classes, of each class."""
+    """Images each time, of each class or prompt."""
+    prompts: tuple[str, ...] = basic(())
+    """What is drawn where text steers; without any, the first captions of the data."""
+    negative: str = ""
+    """What these images are drawn away from."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Seed of the first image; each further one adds one."""
 
@@ -74,10 +78,14 @@ class RunSettings(Section):
     track: TrackSettings = TrackSettings()
 
     def silent_settings(self) -> dict[str, str]:
-        if self.family.condition != "none":
-            return {}
-        reason = 'nothing steers this model (family.condition = "none")'
-        return dict.fromkeys(("method.condition_warmup", "method.condition_dropout", "samples.guidance"), reason)
+        silent = {}
+        if self.family.condition == "none":
+            reason = 'nothing steers this model (family.condition = "none")'
+            silent = dict.fromkeys(("method.condition_warmup", "method.condition_dropout", "samples.guidance"), reason)
+        if self.family.condition != "text":
+            silent |= dict.fromkeys(("samples.prompts", "samples.negative"), "no text steers this model")
+            silent["method.text_encoder"] = f'no text steers this model (family.condition = "{self.family.condition}")'
+        return silent
 
     def notices(self) -> Iterator[Notice]:
         for name, what in (("checkpoint", "checkpoint is written"), ("samples", "sample is drawn")):

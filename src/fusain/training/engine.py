@@ -24,6 +24,8 @@ class EngineSettings(Section):
     """Arithmetic of the forward pass. `auto` takes bf16 where the hardware has it, else fp32; fp16 needs a GPU."""
     threads: int | Literal["auto"] = Field("auto", union_mode="left_to_right")
     """CPU threads. Results are equal to the last bit at one count only."""
+    gradient_checkpointing: bool = False
+    """Compute activations twice instead of keeping them: about half the memory of a step for a third more time."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def resolve(settings: EngineSettings) -> EngineSettings:
     if precision == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise EnvironmentFault("E-ENV-005", where="engine.precision", device=torch.cuda.get_device_name())
     threads = settings.threads if settings.threads != "auto" else usable_cores()
-    return EngineSettings(device=device, precision=precision, threads=threads)
+    return settings.model_copy(update={"device": device, "precision": precision, "threads": threads})
 
 
 def has_bf16(kind: str) -> bool:

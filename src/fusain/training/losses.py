@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -51,7 +52,8 @@ def denoising_loss(
 ) -> Loss:
     """The weighted mean over the batch. Fixed `quantiles` of time, as the held-out loss has, replace drawn ones."""
     device = batch.pixels_BCHW.device
-    clean = family.encode_latents(family.encode_pixels(batch.pixels_BCHW))
+    stored = family.encode_pixels(batch.pixels_BCHW) if batch.encoded_images is None else batch.encoded_images
+    clean = family.encode_latents(stored, partial(chance.normal, seed, batch.draws, "latents"))
     noise = chance.normal(seed, batch.draws, "noise", tuple(clean.shape[1:])).to(device)
     if quantiles is None:
         quantiles = chance.uniform(seed, batch.draws, "time")
@@ -62,7 +64,7 @@ def denoising_loss(
     predicted = family.predict(
         family.add_noise(clean, noise, times_B), times_B, family.encode_condition(batch, dropped_B)
     )
-    images_B = _distance(predicted.float(), family.target(clean, noise, times_B), settings).mean(dim=(1, 2, 3))
+    images_B = distance(predicted.float(), family.target(clean, noise, times_B), settings).mean(dim=(1, 2, 3))
     weights_B = batch.weights_B
     if settings.min_snr_gamma:
         level_B = family.signal_level(times_B)
@@ -70,7 +72,8 @@ def denoising_loss(
     return Loss((images_B * weights_B).sum() / batch.weights_B.sum(), images_B.detach(), times_B)
 
 
-def _distance(predicted: torch.Tensor, wanted: torch.Tensor, settings: LossSettings) -> torch.Tensor:
+def distance(predicted: torch.Tensor, wanted: torch.Tensor, settings: LossSettings) -> torch.Tensor:
+    """How far each number of a prediction is off."""
     if settings.kind == "l2":
         return functional.mse_loss(predicted, wanted, reduction="none")
     if settings.kind == "l1":

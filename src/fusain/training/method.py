@@ -37,6 +37,8 @@ class Method(ABC):
     Settings: ClassVar[type[Section]]
     needs: ClassVar[frozenset[Condition]]
     """The conditions of a family that it works with."""
+    reads_condition: ClassVar[bool] = True
+    """Whether it needs what steers a family: without it images need neither labels nor captions."""
 
     @abstractmethod
     def __init__(self, settings: Any) -> None: ...
@@ -56,6 +58,14 @@ class Method(ABC):
     def after_step(self, family: Family, progress: Progress) -> str | None:
         """Called after each optimizer step; a sentence when something changed that the user should know."""
         return None
+
+    def encoders_at_work(self) -> frozenset[str]:
+        """Which of `autoencoder` and `text_encoder` every step needs; what the others make may be stored once."""
+        return frozenset()
+
+    def shown(self, family: Family, batch: Batch) -> dict[str, torch.Tensor]:
+        """Rows of pixels that show what was learnt, by title; without any, samples are drawn."""
+        return {}
 
     def state(self) -> dict[str, Any]:
         """What a resume must know beside the parameters; JSON."""

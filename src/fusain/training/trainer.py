@@ -120,17 +120,17 @@ class Trainer:
 
     def __post_init__(self) -> None:
         parts, engine = self.parts, self.parts.engine
-        parts.family.network.to(engine.device).train()
         self._parameters = parts.method.prepare(parts.family)
+        parts.family.to(engine.device)
         self._optimizer: Any = make_optimizer(
             self.settings.optimizer,
             self._parameters.values(),
             learning_rate=self.settings.learning_rate,
             weight_decay=self.settings.weight_decay,
         )
-        parts.family.network, self._optimizer = engine.accelerator.prepare(parts.family.network, self._optimizer)
-        decay = self.settings.ema_decay
-        self.average = Average(self._parameters, decay) if decay else None
+        network, self._optimizer = engine.accelerator.prepare(parts.family.network, self._optimizer)
+        parts.family.network = network.train()
+        self.average = Average(self._parameters, decay) if (decay := self.settings.ema_decay) else None
 
     def run(self, stop: StopRequest) -> Reason | None:
         """Train to the end, or to a stop; the reason for stopping early is returned."""

@@ -109,7 +109,7 @@ class Pixel(Family):
     Settings: ClassVar[type[Section]] = PixelSettings
 
     @classmethod
-    def tiny(cls, condition: Condition) -> PixelSettings:
+    def tiny(cls, condition: Condition, folder: Path) -> PixelSettings:
         return PixelSettings(
             condition="class" if condition == "class" else "none",
             size=8,
@@ -133,7 +133,6 @@ class Pixel(Family):
         self.condition = settings.condition
         self.schedule = NoiseSchedule(settings.betas, settings.train_timesteps, settings.prediction)
         self.network: torch.nn.Module = _build(settings, len(facts.classes))
-        self._levels_T = noise.signal_levels(noise.betas(settings.betas, settings.train_timesteps))
 
     @property
     def _bare(self) -> PixelNetwork:
@@ -146,18 +145,6 @@ class Pixel(Family):
         if self.condition == "none" or batch.labels_BK is None or dropped_B is None:
             return batch.labels_BK if self.condition == "class" else None
         return batch.labels_BK.masked_fill(dropped_B.unsqueeze(1), 0.0)
-
-    def times(self, quantiles_B: torch.Tensor) -> torch.Tensor:
-        return (quantiles_B * self.settings.train_timesteps).long().clamp(max=self.settings.train_timesteps - 1)
-
-    def signal_level(self, times_B: torch.Tensor) -> torch.Tensor:
-        return self._levels_T.to(times_B.device)[times_B]
-
-    def add_noise(self, clean: torch.Tensor, noise_BCHW: torch.Tensor, times_B: torch.Tensor) -> torch.Tensor:
-        return noise.add_noise(clean, noise_BCHW, self.signal_level(times_B))
-
-    def target(self, clean: torch.Tensor, noise_BCHW: torch.Tensor, times_B: torch.Tensor) -> torch.Tensor:
-        return noise.target(self.settings.prediction, clean, noise_BCHW, self.signal_level(times_B))
 
     def predict(self, noisy: torch.Tensor, times_B: torch.Tensor, condition: Any) -> torch.Tensor:
         return cast(torch.Tensor, self.network(noisy, times_B, condition))

@@ -30,6 +30,8 @@ class FullSettings(Section):
     (`auto`), or after this many epochs."""
     condition_dropout: float = Field(0.05, ge=0, le=1)
     """Share of images whose class is hidden, once the warm-up is over; guidance needs it. 0.05 to 0.15 works."""
+    text_encoder: bool = False
+    """Whether the text encoder learns as well: closer to new words, slower, and sooner overtrained."""
     loss: LossSettings = LossSettings()
 
 
@@ -43,7 +45,13 @@ class Full(Method):
         self.frozen_at: int | None = None
 
     def prepare(self, family: Family) -> dict[str, torch.nn.Parameter]:
-        return dict(family.network.named_parameters())
+        if not self.settings.text_encoder:
+            for encoder in family.text_encoders().values():
+                encoder.requires_grad_(False)
+        return {name: one for name, one in family.network.named_parameters() if one.requires_grad}
+
+    def encoders_at_work(self) -> frozenset[str]:
+        return frozenset({"text_encoder"}) if self.settings.text_encoder else frozenset()
 
     def foreseen(self, family: Family, epochs: float) -> Iterable[Notice]:
         warmup = self.settings.condition_warmup

@@ -1,0 +1,94 @@
+"""Encodes images and captions once, ahead of a training, where no step would encode them otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fusain.data import index_cache, stored
+from fusain.data.columns import Dataset
+from fusain.data.encoded import EncodedCaptions, EncodedImages
+from fusain.data.shapes import Shape
+from fusain.data.stored import Stored
+from fusain.models.family import Family, at_rest
+from fusain.settings.notice import Notice
+from fusain.training.method import Method
+
+PROGRESS_EVERY = 64
+
+
+def ahead(family: Family, method: Method, dataset: Dataset, *, report: Callable[..., Any]) -> None:
+    """Store what can be stored, hand it to the data set, and let the encoders rest whose work is done."""
+    if family.autoencoder is None or dataset.settings.cache == "none":
+        return
+    reasons = dict(_hindrances(method, dataset))
+    for part, reason in reasons.items():
+        notice = Notice("W-DATA-012", part=part, reason=reason)
+        report("warning", code=notice.code, text=str(notice))
+    with torch.no_grad(), at_rest(family.network):
+        if "images" not in reasons:
+            dataset.encoded_images = _images(family, dataset, report)
+        if "captions" not in reasons and dataset.captions is not None:
+            dataset.encoded_captions = _captions(family, dataset, report)
+    resting = {"images": "autoencoder", "captions": "text_encoder"}
+    family.rest({encoder for part, encoder in resting.items() if part not in reasons})
+
+
+def _hindrances(method: Method, dataset: Dataset) -> Iterator[tuple[str, str]]:
+    """What cannot be stored, and why."""
+    at_work = method.encoders_at_work()
+    if "autoencoder" in at_work:
+        yield "images", "the autoencoder learns"
+    elif dataset.settings.crop == "random":
+        yield "images", 'every draw is cropped anew (data.crop = "random")'
+    if "text_encoder" in at_work:
+        yield "captions", "the text encoder learns"
+    elif dataset.settings.captions.shuffle_tokens:
+        yield "captions", "every draw shuffles its caption (data.captions.shuffle_tokens)"
+
+
+def _images(family: Family, dataset: Dataset, report: Callable[..., Any]) -> EncodedImages:
+    device = next(family.network.parameters()).device
+
+    def encode(pixels: torch.Tensor) -> torch.Tensor:
+        return family.encode_pixels(pixels.to(device))
+
+    identity = {"base": family.base_id}
+
+    def open_store(shape: Shape) -> Stored:
+        example = encode(torch.zeros(1, 3, shape.height, shape.width))
+        return Stored(_folder(identity), tuple(example.shape[1:]))
+
+    images = EncodedImages(dataset, identity, open_store)
+    rows = np.concatenate([dataset.train, dataset.held_out])
+    images.fill(rows, encode, _progress(report, "images"))
+    return images
+
+
+def _captions(family: Family, dataset: Dataset, report: Callable[..., Any]) -> EncodedCaptions:
+    rows = np.concatenate([dataset.train, dataset.held_out])
+    captions = list(dict.fromkeys(dataset.said(rows) or ()))
+    identity = {"base": family.base_id, **family.reading}
+    store = Stored(_folder(identity), tuple(family.encode_captions([""]).shape[1:]))
+    encoded = EncodedCaptions(identity, store)
+    encoded.fill(captions, family.encode_captions, _progress(report, "captions"))
+    return encoded
+
+
+def _folder(identity: dict[str, Any]) -> Path:
+    """A folder for each base and way to read captions, so that those of bases that are used no more can go."""
+    parent = index_cache.folder() / "encoded"
+    stored.prune(parent)
+    return parent / stored.key(identity).hex()[:16]
+
+
+def _progress(report: Callable[..., Any], part: str) -> Callable[[int, int], None]:
+    def tell(done: int, total: int) -> None:
+        if done % PROGRESS_EVERY < 8 or done == total:
+            report("encoding", part=part, done=done, total=total)
+
+    return tell

@@ -1,0 +1,214 @@
+"""Text to image on a tiny real Stable Diffusion: the same pixels from every door, caches, buckets and exact resume."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fusain.data import stored
+from fusain.models.bases import fresh
+from fusain.runs import actions
+from fusain.training import events
+from fusain.worlds.caricatures import world, write_folder
+from tests.runs.training import assert_equal_runs, flat, kinds, train_here
+
+SETTINGS = """
+[family]
+kind = "sd"
+base = "{base}"
+size = 32
+
+[method]
+condition_dropout = 0.2
+
+[data]
+path = "{data}"
+held_out = 4
+
+[train]
+steps = 8
+batch_size = 4
+learning_rate = 1e-3
+held_out_every_steps = 4
+
+[checkpoint]
+every_steps = 4
+
+[samples]
+every_steps = 8
+steps = 3
+count = 2
+guidance = 3.0
+prompts = ["a red hat", "green skin"]
+negative = "glasses"
+
+[engine]
+device = "cpu"
+precision = "fp32"
+threads = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a base, captioned faces, faces of several shapes, and settings for the first."""
+    folder = tmp_path_factory.mktemp("text")
+    fresh.write(fresh.TINY, folder / "base")
+    write_folder(world(24, seed=4), folder / "faces")
+    _wide_and_tall(folder / "faces", folder / "shapes")
+    (folder / "text.toml").write_text(SETTINGS.format(base=folder / "base", data=folder / "faces"))
+    return folder
+
+
+def _wide_and_tall(faces: Path, folder: Path) -> None:
+    folder.mkdir()
+    lines = (faces / "metadata.jsonl").read_text().splitlines()
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    for number, line in enumerate(lines):
+        name = json.loads(line)["file_name"]
+        width, height = ((64, 64), (64, 40), (40, 64))[number % 3]
+        Image.open(faces / name).resize((width, height)).save(folder / name)
+
+
+@pytest.fixture(scope="module")
+def trained(place: Path) -> Path:
+    train_here(place / "text.toml", "run", place)
+    return place / "run"
+
+
+def test_training_generate_and_plain_diffusers_draw_the_same(trained: Path, tmp_path: Path) -> None:
+    from diffusers import DiffusionPipeline
+
+    sampled = flat(sorted((trained / "samples" / "step-00000008").glob("0*.png")))
+    drawn = actions.generate(
+        trained, prompts=["a red hat", "green skin"], negative="glasses", count=2, output=tmp_path / "drawn"
+    )
+    for one, other in zip(sampled, flat(drawn.images), strict=True):
+        assert np.array_equal(one, other)
+    pipeline = DiffusionPipeline.from_pretrained(trained / "weights")
+    pipeline.set_progress_bar_config(disable=True)
+    plain = [
+        pipeline(
+            prompt,
+            negative_prompt="glasses",
+            generator=torch.Generator().manual_seed(seed),
+            num_inference_steps=3,
+            guidance_scale=3.0,
+            height=32,
+            width=32,
+        ).images[0]
+        for prompt in ("a red hat", "green skin")
+        for seed in (0, 1)
+    ]
+    for one, picture in zip(sampled, plain, strict=True):
+        assert np.abs(one.astype(int) - np.asarray(picture)).max() <= 1
+
+
+def test_prompts_steer_and_sizes_are_kept(trained: Path, tmp_path: Path) -> None:
+    drawn = actions.generate(trained, prompts=["a", "b"], count=1, size=(64, 32), output=tmp_path / "drawn")
+    one, other = flat(drawn.images)
+    assert one.shape == (64, 32, 3)
+    assert not np.array_equal(one, other)
+    facts = json.loads(Image.open(drawn.images[1]).text["fusain"])  # type: ignore[attr-defined]
+    assert (facts["prompt"], facts["seed"]) == ("b", 0)
+
+
+def test_with_stored_encodings_neither_encoder_takes_memory(place: Path, trained: Path, tmp_path: Path) -> None:
+    trainer = _trainer(place, tmp_path)
+    family = trainer.parts.family
+    assert family.autoencoder is None
+    assert family.text_encoders() == {}
+    assert all(name.startswith("unet.") for name, _ in family.network.named_parameters())
+    batch = next(iter(trainer.parts.batches(0)))
+    assert batch.pixels_BCHW.numel() == 0
+    assert batch.encoded_images.shape == (4, 8, 8, 8)
+    assert batch.encoded_captions.shape == (4, 77, 16)
+
+
+def test_stored_encodings_change_no_loss(place: Path, trained: Path) -> None:
+    train_here(place / "text.toml", "uncached", place, {"data.cache": "none"})
+    for kind in ("step", "held_out"):
+        with_store = [event["loss"] for event in kinds(trained, kind)]
+        without = [event["loss"] for event in kinds(place / "uncached", kind)]
+        np.testing.assert_allclose(with_store, without, rtol=2e-5)
+
+
+def test_an_edited_caption_or_image_redoes_only_its_entry(place: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("FUSAIN_CACHE", str(tmp_path / "cache"))
+    faces = tmp_path / "faces"
+    write_folder(world(24, seed=4), faces)
+    changes = {"data.path": str(faces), "train.steps": 1}
+    train_here(place / "text.toml", "first", tmp_path, changes)
+    assert _entries(tmp_path / "cache") == {"8x8x8": 24, "77x16": 24}
+    train_here(place / "text.toml", "again", tmp_path, changes)
+    assert _entries(tmp_path / "cache") == {"8x8x8": 24, "77x16": 24}
+    lines = (faces / "metadata.jsonl").read_text().splitlines()
+    lines[3] = json.dumps({**json.loads(lines[3]), "text": "quite another caption"})
+    (faces / "metadata.jsonl").write_text("\n".join(lines))
+    Image.new("RGB", (64, 64), "teal").save(faces / "00005.png")
+    train_here(place / "text.toml", "edited", tmp_path, changes)
+    assert _entries(tmp_path / "cache") == {"8x8x8": 25, "77x16": 25}
+
+
+def _entries(cache: Path) -> dict[str, int]:
+    """How many entries of each shape were ever stored."""
+    counts: dict[str, int] = {}
+    for index in (cache / "encoded").glob("*/*.keys"):
+        shape = index.stem.rpartition("-")[0]
+        counts[shape] = counts.get(shape, 0) + index.stat().st_size // (stored.KEY_BYTES + stored.CHECK_BYTES)
+    return counts
+
+
+@pytest.mark.parametrize("changes", [{}, {"method.text_encoder": True, "engine.gradient_checkpointing": True}])
+def test_resume_is_exact_with_buckets_and_stored_encodings(place: Path, tmp_path: Path, changes: dict) -> None:
+    changes = {"data.path": str(place / "shapes"), "data.buckets": True, "data.flip": True, **changes}
+    changes["samples.every_steps"] = 0
+    train_here(place / "text.toml", "whole", tmp_path, changes)
+    train_here(place / "text.toml", "parts", tmp_path, {**changes, "train.steps": 4})
+    train_here(place / "text.toml", "parts", tmp_path, changes)
+    assert kinds(tmp_path / "parts", "resumed")
+    assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_an_autoencoder_learns_without_captions_and_shows_what_it_gives_back(place: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for path in (place / "faces").glob("*.png"):
+        (images / path.name).write_bytes(path.read_bytes())
+    changes = {
+        "data.path": str(images),
+        "method.kind": "autoencoder",
+        "method.rescale": True,
+        "train.steps": 40,
+        "train.learning_rate": 5e-3,
+        "samples.every_steps": 40,
+    }
+    settings = tmp_path / "autoencoder.toml"
+    settings.write_text((place / "text.toml").read_text().replace("[method]\ncondition_dropout = 0.2\n", ""))
+    train_here(settings, "run", tmp_path, changes)
+    losses = [event["loss"] for event in events.current(tmp_path / "run" / "events.jsonl") if event["kind"] == "step"]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    assert (tmp_path / "run" / "samples" / "step-00000040" / "sheet.png").exists()
+    scale = json.loads((tmp_path / "run" / "weights" / "vae" / "config.json").read_text())["scaling_factor"]
+    assert scale != pytest.approx(0.18215)
+    train_here(place / "text.toml", "next", tmp_path, {"family.base": str(tmp_path / "run" / "weights")})
+
+
+def _trainer(place: Path, tmp_path: Path) -> Any:
+    from fusain.runs import assembly
+    from fusain.runs.folder import RunFolder
+    from fusain.runs.settings import RunSettings
+    from fusain.settings.read import resolve_source
+    from fusain.training.events import EventLog
+
+    resolved = resolve_source(RunSettings, place / "text.toml", [("runs_folder", str(tmp_path))])
+    settings = assembly.resolved_engine(resolved.settings)
+    folder = RunFolder.named(tmp_path, "bare")
+    folder.create()
+    log = EventLog(folder.events, ())
+    dataset = assembly.prepare_data(settings, folder=folder, report=log)
+    return assembly.build_trainer(settings, folder, dataset, log)
