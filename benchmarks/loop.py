@@ -22,10 +22,12 @@ CASES = {
     "small (bare step below 20 ms)": (
         "unconditional",
         {
-            "family__channels": "[32, 32]",
+            "family__channels": "[16]",
             "family__size": "8",
             "family__layers_per_block": "1",
             "train__batch_size": "8",
+            "engine__threads": "1",
+            "engine__precision": "fp32",
         },
     ),
 }
