@@ -85,6 +85,12 @@ def signal_at(place: str, number: int = 3, times: int = 1, sent: int = signal.SI
     on_call(*_doors()[place], number, send)
 
 
+def ignore_and_interrupt(place: str, number: int) -> None:
+    """Ctrl-C at that place, for a process that was started to ignore it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal_at(place, number, sent=signal.SIGINT)
+
+
 def _doors() -> dict[str, tuple[Any, str]]:
     from fusain.data import examine
     from fusain.data.loader import Making

@@ -11,7 +11,7 @@ import pytest
 from fusain.training import checkpoint
 from fusain.training.checkpoint import Checkpoints
 from tests.runs import faults
-from tests.runs.faults import SHORT, signal_at
+from tests.runs.faults import SHORT, ignore_and_interrupt, signal_at
 from tests.runs.training import assert_equal_runs, kill, kinds, start_training, train_here, wait_for
 
 FILES: dict[str, Any] = {"data.memory_gb": 0, "data.workers": 1}
@@ -144,3 +144,11 @@ def test_the_lock_of_a_killed_process_is_taken_over(settings: Path, runs: Path, 
     notes = [row["text"] for row in kinds(runs / "run", "note")]
     assert f"The lock of process {process.pid}, which is gone, is taken over." in notes
     assert_equal_runs(undisturbed, runs / "run")
+
+
+def test_a_signal_that_is_ignored_stays_so(settings: Path, runs: Path, undisturbed: Path) -> None:
+    """Shells have jobs in the background ignore Ctrl-C, so that it reaches only what runs in front."""
+    process = start_training(settings, "behind", runs, SHORT, prepare=ignore_and_interrupt, arguments=("step", 6))
+    process.join(60)
+    assert process.exitcode == 0
+    assert_equal_runs(undisturbed, runs / "behind")

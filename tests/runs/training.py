@@ -98,6 +98,7 @@ def _child(
     from fusain.errors import FusainError
 
     sys.stderr = (runs_folder / f"{name}.stderr").open("a")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal, wherever the tests run
     multiprocessing.set_start_method("fork", force=True)  # of data workers, as in the command; not this one's
     if prepare is not None:
         prepare(*arguments)

@@ -29,11 +29,15 @@ class StopRequest:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Within, signals only set the reason; a second one has its old effect at once. Afterwards all is as before."""
+        """Within, signals only set the reason; a second one has its old effect at once. Afterwards all is as before.
+
+        One that whoever started us wants ignored, as Ctrl-C is for jobs in the background, stays so.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        previous = {number: handler for number, handler in found.items() if handler is not signal.SIG_IGN}
 
         def note(number: int, frame: FrameType | None) -> None:
             self._signal = "interrupted" if number == signal.SIGINT else "terminated"
