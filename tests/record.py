@@ -12,9 +12,10 @@ from pathlib import Path
 
 import torch
 
+from fusain.models.bases import fresh
 from fusain.runs import actions
 from fusain.settings import recipes
-from fusain.worlds.sprites import world, write_folder
+from fusain.worlds import caricatures, sprites
 from tests.runs.training import losses
 
 FILE = Path(__file__).parent / "recorded_losses.json"
@@ -29,17 +30,33 @@ SMALL: dict[str, str] = {
     "checkpoint.every_steps": str(STEPS),
     "train.held_out_every_steps": str(STEPS),
 }
-"""Every recipe with its own network and mathematics, only the batch is smaller."""
+"""Every recipe with its own mathematics, only the batch is smaller."""
 
 
 def record(recipe: str, folder: Path) -> list[float]:
     """The losses of the first steps of one recipe on a small drawn world."""
-    sprites = folder / "sprites"
-    if not sprites.exists():
-        write_folder(world(120, seed=11), sprites)
-    overrides = list({**SMALL, "data.path": str(sprites), "runs_folder": str(folder / "runs")}.items())
+    kind = recipes.load(recipe).values["family"]["kind"]
+    own = {"pixel": _of_pixels, "sd": _of_latents}[kind](folder)
+    overrides = list({**SMALL, **own, "runs_folder": str(folder / "runs")}.items())
     actions.train(recipe, name=recipe, overrides=overrides)
     return [loss for _, loss in sorted(losses(folder / "runs" / recipe).items())]
+
+
+def _of_pixels(folder: Path) -> dict[str, str]:
+    """Its own network on sprites."""
+    data = folder / "sprites"
+    if not data.exists():
+        sprites.write_folder(sprites.world(120, seed=11), data)
+    return {"data.path": str(data)}
+
+
+def _of_latents(folder: Path) -> dict[str, str]:
+    """The smallest real base on caricatures."""
+    data, base = folder / "caricatures", folder / "base"
+    if not data.exists():
+        caricatures.write_folder(caricatures.world(60, seed=11), data)
+        fresh.write(fresh.TINY, base)
+    return {"data.path": str(data), "family.base": str(base), "family.size": "32"}
 
 
 def main() -> None:

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from fusain.data import stored
+from fusain.errors import UsageError
 from fusain.models.bases import fresh
 from fusain.runs import actions
 from fusain.training import events
 from fusain.worlds.caricatures import world, write_folder
-from tests.runs.training import assert_equal_runs, flat, kinds, train_here
+from tests.runs.training import assert_equal_runs, flat, kinds, train_here, write_settings
 
 SETTINGS = """
 [family]
@@ -212,3 +214,104 @@ def _trainer(place: Path, tmp_path: Path) -> Any:
     log = EventLog(folder.events, ())
     dataset = assembly.prepare_data(settings, folder=folder, report=log)
     return assembly.build_trainer(settings, folder, dataset, log)
+
+
+@pytest.mark.parametrize(
+    ("wish", "told"),
+    [
+        (
+            {"prompts": ["a\x07hat"]},
+            "E-GEN-008 Character 2 of the prompt is U+0007, which cannot be printed.\nWhere: --prompt\nDo: Remove it.",
+        ),
+        (
+            {"prompts": ["ha" * 5_000]},
+            "E-GEN-009 A prompt has 10,000 characters; at most 5,000 are read.\nWhere: --prompt\n"
+            "Do: Shorten it: what a text encoder takes in is about 75 words.",
+        ),
+        (
+            {"prompts": ["a"], "size": (64, 97)},
+            "E-GEN-006 Images cannot be 97 pixels wide or high: sides are divisible by 8 and at most 8192.\n"
+            "Where: --size\nDo: The nearest that works is 96.",
+        ),
+        (
+            {"prompts": ["a"], "size": (65_536, 64)},
+            "E-GEN-006 Images cannot be 65536 pixels wide or high: sides are divisible by 8 and at most 8192.\n"
+            "Where: --size\nDo: The nearest that works is 8192.",
+        ),
+        (
+            {"labels": ["cat"]},
+            "E-GEN-004 Run 'run' was trained without classes, so no label steers it.\nWhere: --label\n"
+            "Do: Leave --label out.",
+        ),
+    ],
+)
+def test_wishes_that_cannot_be_fulfilled(trained: Path, tmp_path: Path, wish: dict[str, Any], told: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        actions.generate(trained, count=1, output=tmp_path / "drawn", **wish)
+    assert str(caught.value) == told
+    assert not (tmp_path / "drawn").exists()
+
+
+def test_an_empty_prompt_draws(trained: Path, tmp_path: Path) -> None:
+    (image,) = actions.generate(trained, prompts=[""], count=1, output=tmp_path / "drawn").images
+    assert image.name == "00000.png"
+
+
+def test_prompts_come_from_a_file(trained: Path, tmp_path: Path, capsys: Any) -> None:
+    from fusain.cli import main as command
+
+    prompts = tmp_path / "prompts.txt"
+    words = ["generate", str(trained), "--prompts-file", str(prompts), "--count", "1", "-o", str(tmp_path / "drawn")]
+
+    def run() -> tuple[int, str]:
+        with pytest.raises(SystemExit) as caught:
+            command.main(words)
+        return int(str(caught.value.code)), capsys.readouterr().err
+
+    assert run() == (
+        2,
+        f"E-GEN-011 '{prompts}' cannot be read: No such file or directory.\nWhere: --prompts-file\n"
+        "Do: Give a text file with one prompt a line.\n",
+    )
+    prompts.write_text("# only a remark\n\n")
+    assert run() == (
+        2,
+        f"E-GEN-010 '{prompts}' holds no prompt.\nWhere: --prompts-file\n"
+        "Do: Write one prompt a line; lines that begin with # are left out.\n",
+    )
+    prompts.write_text("# faces\na red hat\n\ngreen skin\n")
+    assert run()[0] == 0
+    assert [path.name for path in sorted((tmp_path / "drawn").glob("0*"))] == [
+        "00000-a-red-hat.png",
+        "00001-green-skin.png",
+    ]
+
+
+def test_prompts_need_a_model_that_reads(sprites: Path, tmp_path: Path) -> None:
+    train_here(write_settings(tmp_path, sprites), "classes", tmp_path, {"train.steps": 2})
+    for wish, told in (
+        (
+            {"prompts": ["a hat"]},
+            "E-GEN-005 Run 'classes' was trained without captions, so no prompt steers it.\nWhere: --prompt\n"
+            "Do: Leave --prompt and --negative out.",
+        ),
+        (
+            {"size": (16, 16)},
+            "E-GEN-007 Run 'classes' draws at the one size that it was trained at.\n"
+            "Where: --size\nDo: Leave --size out.",
+        ),
+    ):
+        with pytest.raises(UsageError) as caught:
+            actions.generate(tmp_path / "classes", count=1, **wish)
+        assert str(caught.value) == told
+
+
+def test_the_plan_measures_a_step_and_tells_what_is_cut_off(place: Path) -> None:
+    from fusain.runs.planning import plan
+
+    found = plan(place / "text.toml")
+    unet = load_file(place / "base" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert found.parameters == sum(tensor.numel() for tensor in unet.values())
+    assert found.seconds_per_step is not None
+    (cut,) = [notice for notice in found.notices if notice.startswith("W-MODEL-001")]
+    assert "captions are longer than the 75 tokens that the text encoder reads: '00000.png' loses" in cut

@@ -78,7 +78,8 @@ class DataReport:
             yield "held out", self.held_out_note
         yield from self._said_of_them()
         for reason, count in self.quarantined_kinds.items():
-            yield "put aside", f"{count:,} x {reason}"
+            first = next(entry["reason"] for entry in self.quarantined if entry["code"] == reason)
+            yield "put aside", f"{count:,} x {reason}, such as: {first}"
         for words, count in self.conversions.items():
             yield "converted", f"{count:,} x {words}"
         yield from self._shaped()

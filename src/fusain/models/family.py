@@ -151,6 +151,11 @@ class Family(ABC):
         return ""
 
     @property
+    def base_revision(self) -> str | None:
+        """The commit that a base of the hub was read at."""
+        return None
+
+    @property
     def reading(self) -> dict[str, Any]:
         """How captions are read beside the base: a part of that name too."""
         return {}

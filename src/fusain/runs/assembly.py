@@ -78,6 +78,13 @@ def prepare_data(settings: RunSettings, *, folder: RunFolder | None, report: Any
     )
 
 
+def captions_read(learner: Learner, dataset: Dataset) -> tuple[str, ...]:
+    """The captions as they are learnt, of all images; none where the method does not read them."""
+    if learner.family.condition != "text" or not learner.method.reads_condition:
+        return ()
+    return dataset.said(np.arange(len(dataset))) or ()
+
+
 def bucket_step(size: int, multiple: int) -> int:
     """What the sides of buckets are multiples of: an eighth of the size, at most the usual 64."""
     return max(multiple, min(LARGEST_BUCKET_STEP, size // 8) // multiple * multiple)
@@ -88,8 +95,8 @@ def build_trainer(settings: RunSettings, folder: RunFolder, dataset: Dataset, lo
     engine = engines.start(settings.engine)
     learner = build_learner(settings, dataset.classes)
     train = settings.train
-    captions = dataset.said(np.arange(len(dataset))) if learner.method.reads_condition else None
-    for notice in learner.family.foreseen(dataset.names, captions or ()):
+    captions = captions_read(learner, dataset)
+    for notice in learner.family.foreseen(dataset.names, captions):
         log("warning", code=notice.code, text=str(notice))
     check_batch(dataset, batch_size=train.batch_size, accumulation=train.accumulation)
 
@@ -110,7 +117,7 @@ def build_trainer(settings: RunSettings, folder: RunFolder, dataset: Dataset, lo
         if shown:
             show(target, shown, count=drawing.count)
         else:
-            usual = requests.usual(family, drawing.prompts or (captions or ())[:CAPTIONS_DRAWN])
+            usual = requests.usual(family, drawing.prompts or captions[:CAPTIONS_DRAWN])
             wanted = requests.each(usual, count=drawing.count, seed=drawing.seed, negative=drawing.negative)
             draw_into(target, family, wanted, drawing, facts={"run": folder.name, "step": step})
         log("samples", step=step, path=str(target.relative_to(folder.path)))
@@ -171,7 +178,9 @@ def export(trainer: Trainer, folder: RunFolder) -> None:
     try:
         with trainer.averaged():
             trainer.parts.method.save(trainer.parts.family, waiting)
-        facts = {"classes": list(trainer.parts.family.facts.classes), "step": trainer.step}
+        family = trainer.parts.family
+        facts: dict[str, Any] = {"classes": list(family.facts.classes), "step": trainer.step}
+        facts |= {"base_revision": family.base_revision} if family.base_revision else {}
         write_json(waiting / "fusain.json", facts)
         if folder.weights.exists():
             folder.weights.rename(retired)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from fusain.data import index_cache, stored
+from fusain.data.batch import Batch
 from fusain.data.columns import Dataset
 from fusain.data.encoded import EncodedCaptions, EncodedImages
 from fusain.data.shapes import Shape
@@ -19,6 +21,8 @@ from fusain.settings.notice import Notice
 from fusain.training.method import Method
 
 PROGRESS_EVERY = 64
+ENCODERS = {"images": "autoencoder", "captions": "text_encoder"}
+"""What encodes each part of the data."""
 
 
 def ahead(family: Family, method: Method, dataset: Dataset, *, report: Callable[..., Any]) -> None:
@@ -34,8 +38,21 @@ def ahead(family: Family, method: Method, dataset: Dataset, *, report: Callable[
             dataset.encoded_images = _images(family, dataset, report)
         if "captions" not in reasons and dataset.captions is not None:
             dataset.encoded_captions = _captions(family, dataset, report)
-    resting = {"images": "autoencoder", "captions": "text_encoder"}
-    family.rest({encoder for part, encoder in resting.items() if part not in reasons})
+    family.rest({encoder for part, encoder in ENCODERS.items() if part not in reasons})
+
+
+def as_stored(family: Family, method: Method, dataset: Dataset, few: Iterator[Batch]) -> Iterator[Batch]:
+    """A few batches as they will be handed over once everything is stored, for whoever measures a step before that."""
+    if family.autoencoder is None or dataset.settings.cache == "none":
+        return few
+    batches, parts = list(few), ENCODERS.keys() - dict(_hindrances(method, dataset)).keys()
+    with torch.no_grad(), at_rest(family.network):
+        if "images" in parts:
+            batches = [replace(one, encoded_images=family.encode_pixels(one.pixels_BCHW)) for one in batches]
+        if "captions" in parts:
+            batches = [replace(one, encoded_captions=family.encode_captions(one.captions or ())) for one in batches]
+    family.rest({ENCODERS[part] for part in parts})
+    return iter(batches)
 
 
 def _hindrances(method: Method, dataset: Dataset) -> Iterator[tuple[str, str]]:

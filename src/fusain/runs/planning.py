@@ -19,7 +19,7 @@ from fusain.data.loader import Loader
 from fusain.data.report import DataReport
 from fusain.errors import StorageError
 from fusain.models.family import Family
-from fusain.runs import assembly
+from fusain.runs import assembly, encoding
 from fusain.runs.folder import RunFolder
 from fusain.runs.settings import RunSettings, make_plan
 from fusain.settings.layers import Overrides
@@ -86,13 +86,15 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
     train = settings.train
     check_batch(dataset, batch_size=train.batch_size, accumulation=train.accumulation)
     numbers = make_plan(settings, entries=dataset.entries)
-    parameters = _count_parameters(settings, dataset)
+    learner = _without_weights(settings, dataset)
+    parameters = _count_parameters(learner)
+    foreseen = learner.family.foreseen(dataset.names, assembly.captions_read(learner, dataset))
     step = _measure(settings, dataset) if measure else None
     states = 2 + STATES_OF_OPTIMIZER[train.optimizer] + bool(train.ema_decay)
     return RunPlan(
         settings=settings.model_dump(mode="json"),
         origins={key: str(origin) for key, origin in resolved.origins.items()},
-        notices=[str(notice) for notice in (*resolved.notices, *dataset.notices)],
+        notices=[str(notice) for notice in (*resolved.notices, *dataset.notices, *foreseen)],
         data=dataset.report(),
         images=len(dataset.train),
         held_out=len(dataset.held_out),
@@ -116,7 +118,7 @@ def require_disk(settings: RunSettings, dataset: Dataset, folder: RunFolder) -> 
     """Nothing starts that the disk cannot hold to its end; what a run has saved already is counted for it."""
     numbers = make_plan(settings, entries=dataset.entries)
     saved = sum(path.stat().st_size for path in folder.checkpoints.glob("step-*/*"))
-    needed = _disk(settings, numbers, _count_parameters(settings, dataset)) - saved
+    needed = _disk(settings, numbers, _count_parameters(_without_weights(settings, dataset))) - saved
     free = shutil.disk_usage(_existing(settings.runs_folder)).free
     if needed > free:
         keep = settings.checkpoint.keep
@@ -133,9 +135,13 @@ def _disk(settings: RunSettings, numbers: Plan, parameters: int) -> int:
     return parameters * 4 * (parts * kept + 1)
 
 
-def _count_parameters(settings: RunSettings, dataset: Dataset) -> int:
+def _without_weights(settings: RunSettings, dataset: Dataset) -> assembly.Learner:
+    """Shapes and settings only: of any size in no time."""
     with torch.device("meta"):
-        learner = assembly.build_learner(settings, dataset.classes)
+        return assembly.build_learner(settings, dataset.classes)
+
+
+def _count_parameters(learner: assembly.Learner) -> int:
     return sum(parameter.numel() for parameter in learner.method.prepare(learner.family).values())
 
 
@@ -150,17 +156,21 @@ def _measure(settings: RunSettings, dataset: Dataset) -> MeasuredStep:
     engine = engines.start(settings.engine)
     learner = assembly.build_learner(settings, dataset.classes)
     family, method, train = learner.family, learner.method, settings.train
-    family.network.to(engine.device).train()
+    family.to(engine.device)
+    loader = iter(Loader(dataset, settings.data, seed=train.seed, batch_size=train.batch_size))
+    few = (next(loader).to(engine.device) for _ in range((WARM_STEPS + MEASURED_STEPS) * train.accumulation))
+    batches = encoding.as_stored(family, method, dataset, few)
     parameters = method.prepare(family)
+    family.to(engine.device)
+    family.network.train()
     optimizer = make_optimizer(
         train.optimizer, parameters.values(), learning_rate=train.learning_rate, weight_decay=train.weight_decay
     )
-    loader = iter(Loader(dataset, settings.data, seed=train.seed, batch_size=train.batch_size))
     seconds = []
     for _ in range(WARM_STEPS + MEASURED_STEPS):
         started = time.perf_counter()
         for _ in range(train.accumulation):
-            _forward_backward(family, method, engine, next(loader).to(engine.device), train.seed)
+            _forward_backward(family, method, engine, next(batches), train.seed)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if engine.device.type == "cuda":

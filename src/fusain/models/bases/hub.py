@@ -16,7 +16,8 @@ from fusain.models.bases.stored import PICKLE_SUFFIXES
 
 INDEX: Final = "model_index.json"
 COMMIT: Final = re.compile(r"[0-9a-f]{40}")
-SMALL: Final = re.compile(r"(tokenizer|tokenizer_2)/[^/]+\.(json|txt)|scheduler/scheduler_config\.json")
+SMALL: Final = re.compile(r"README\.md|(tokenizer|tokenizer_2)/[^/]+\.(json|txt)|scheduler/scheduler_config\.json")
+"""The README tells the licence, which a model made from this one needs when it is published."""
 LIKELY: Final = (INDEX, "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "vae/…", "text_encoder/…")
 """What to say is missing where nothing tells what the model holds."""
 

@@ -1,4 +1,7 @@
-"""What the hub or the way to it said, in words: each cause has its own, and none shows a token."""
+"""What the hub or the way to it said, in words: each cause has its own, and none shows a token.
+
+`told` is for downloads; what reads a fault of the hub's library serves uploads as well.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from fusain.errors import NetworkFault
 
 
 class Unreachable(Exception):
-    """Nothing answered, or the hub is out of order; what is cached may still do."""
+    """Nothing answered, or the hub is out of order; what is cached may still do, and so may another try."""
 
 
 def page(source: str) -> str:
@@ -22,14 +25,18 @@ def page(source: str) -> str:
 @contextmanager
 def told(source: str, revision: str | None, name: str = "") -> Iterator[None]:
     """Within, faults of the hub's library become ours."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    # Whichever HTTP library this version stands on: the parent of this class is the parent of all its faults.
-    of_http: type[Exception] = HfHubHTTPError.__mro__[1]
     try:
         yield
-    except (OSError, ValueError, of_http) as fault:
+    except (OSError, ValueError, of_http()) as fault:
         raise _ours(fault, source, revision, name) from fault
+
+
+def of_http() -> type[Exception]:
+    """The parent of all faults of whichever HTTP library this version of the hub's library stands on."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    parent: type[Exception] = HfHubHTTPError.__mro__[1]
+    return parent
 
 
 def not_here(source: str, revision: str | None, fault: Unreachable, lacking: Sequence[str]) -> NetworkFault:
@@ -44,8 +51,8 @@ def not_here(source: str, revision: str | None, fault: Unreachable, lacking: Seq
 def _ours(fault: Exception, source: str, revision: str | None, name: str) -> Exception:
     from huggingface_hub import errors
 
-    chain = [fault, *_causes(fault)]
-    status = next((code for one in chain if (code := _status(one))), 0)
+    chain = chain_of(fault)
+    status = status_of(chain)
 
     def is_one(*kinds: type[BaseException]) -> bool:
         return any(isinstance(one, kinds) for one in chain)
@@ -59,22 +66,26 @@ def _ours(fault: Exception, source: str, revision: str | None, name: str) -> Exc
     if status in (401, 429):
         return NetworkFault({401: "E-NET-008", 429: "E-NET-004"}[status], where=source)
     if status >= 500 or any(map(_is_silence, chain)):
-        return Unreachable(f"HTTP {status}" if status else _short(chain))
+        return Unreachable(in_words(chain))
     if is_one(errors.FileMetadataError, ValueError):
         return NetworkFault("E-NET-005", where=source, reason="no answer of the hub's form", url=page(source))
     if not name:
-        return Unreachable(_short(chain))
-    return NetworkFault("E-NET-007", where=source, name=name, reason=_short(chain))
+        return Unreachable(in_words(chain))
+    return NetworkFault("E-NET-007", where=source, name=name, reason=in_words(chain))
 
 
-def _causes(fault: BaseException) -> Iterator[BaseException]:
-    while fault.__cause__ is not None:
-        fault = fault.__cause__
-        yield fault
+def chain_of(fault: BaseException) -> list[BaseException]:
+    """A fault and what caused it, one after the other."""
+    chain = [fault]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    return chain
 
 
-def _status(fault: BaseException) -> int:
-    return int(getattr(getattr(fault, "response", None), "status_code", None) or 0)
+def status_of(chain: Sequence[BaseException]) -> int:
+    """The HTTP status that was answered; 0 where nothing was."""
+    statuses = (getattr(getattr(one, "response", None), "status_code", None) for one in chain)
+    return next((int(status) for status in statuses if status), 0)
 
 
 def _is_silence(fault: BaseException) -> bool:
@@ -83,11 +94,19 @@ def _is_silence(fault: BaseException) -> bool:
     return isinstance(fault, ConnectionError) or type(fault).__name__.endswith(named)
 
 
-def _short(chain: Sequence[BaseException]) -> str:
-    """A few words; addresses and headers of a request stay out."""
+def is_offline(chain: Sequence[BaseException]) -> bool:
+    """Whether the user told the hub's library to stay away from the network."""
     from huggingface_hub.errors import OfflineModeIsEnabled
 
-    if any(isinstance(one, OfflineModeIsEnabled) for one in chain):
+    return any(isinstance(one, OfflineModeIsEnabled) for one in chain)
+
+
+def in_words(chain: Sequence[BaseException]) -> str:
+    """A few words on why there was no answer; addresses and headers of a request stay out."""
+    status = status_of(chain)
+    if status >= 500:
+        return f"HTTP {status}"
+    if is_offline(chain):
         return "offline mode is on, HF_HUB_OFFLINE"
     if any("Timeout" in type(one).__name__ for one in chain):
         return "no answer in time"

@@ -31,8 +31,8 @@ class StableDiffusionSettings(Section):
     kind: Literal["sd"] = "sd"
     condition: Literal["text"] = "text"
     """What steers the images: captions."""
-    base: str = basic("fusain:mini-sd")
-    """The weights to start from: a hub id, a diffusers folder, a `.safetensors` file, or `fusain:mini-sd`."""
+    base: str = basic("stable-diffusion-v1-5/stable-diffusion-v1-5")
+    """The weights to start from: a hub id, a diffusers folder, or a `.safetensors` file."""
     revision: str | None = None
     """Commit, tag or branch of a hub id; the commit that it means today is written down."""
     vae: str | None = None
@@ -126,6 +126,10 @@ class StableDiffusion(Family):
     @property
     def base_id(self) -> str:
         return self.base.id
+
+    @property
+    def base_revision(self) -> str | None:
+        return self.base.revision
 
     @property
     def reading(self) -> dict[str, Any]:
