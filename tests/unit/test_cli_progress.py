@@ -68,3 +68,11 @@ def test_progress_without_a_terminal_writes_no_control_characters(capsys):
         report({"kind": "start", "step": 0, "steps": 1})
         report({"kind": "step", "step": 1, "loss": 0.5, "seconds": 0.1})
     assert "\x1b" not in capsys.readouterr().err
+
+
+def test_work_before_the_first_step_is_shown(capsys):
+    times = iter([0.0, 1.0, 11.0])
+    report = lines("steps", clock=lambda: next(times))
+    report({"kind": "indexing", "done": 2_048, "total": 100_000})
+    report({"kind": "encoding", "part": "captions", "done": 128, "total": 2_000})
+    assert capsys.readouterr().err == "Encoding captions: 128 of 2,000\n"

@@ -114,6 +114,12 @@ def say(event: Event) -> str:
     return ""
 
 
+def at_work(event: Event) -> str:
+    """What happens before the first step, and how far it is; '' for other events."""
+    words = {"indexing": "Looking at images", "encoding": f"Encoding {event.get('part', '')}"}.get(event["kind"])
+    return f"{words}: {event['done']:,} of {event['total']:,}" if words else ""
+
+
 @contextmanager
 def progress(unit: str = "steps") -> Iterator[Report]:
     """A function to hand events to, and what it shows while the block lasts."""
@@ -137,13 +143,13 @@ def lines(unit: str, clock: Callable[[], float] = time.monotonic) -> Report:
         words = say(event)
         if words:
             click.echo(words, err=True)
-        is_last = event["kind"] == "step" and pace.step == pace.steps
-        if event["kind"] != "step":
+        before, is_step = at_work(event), event["kind"] == "step"
+        if not (before or is_step):
             return
         now = clock()
-        if now - last >= LINE_SECONDS or is_last:
+        if now - last >= LINE_SECONDS or (is_step and pace.step == pace.steps):
             last = now
-            click.echo(f"{pace.step:,} of {pace.steps:,} {unit}: {pace.describe()}", err=True)
+            click.echo(before or f"{pace.step:,} of {pace.steps:,} {unit}: {pace.describe()}", err=True)
 
     return report
 
@@ -164,7 +170,9 @@ def _bar(unit: str) -> Iterator[Report]:
             words = say(event)
             if words:
                 console.print(words, markup=False)
-            text = pace.describe() if pace.steps else ""
-            bar.update(task, completed=pace.step, total=pace.steps or None, description=text, visible=pace.steps > 0)
+            before = at_work(event)
+            text = before or (pace.describe() if pace.steps else "")
+            done, total = (event["done"], event["total"]) if before else (pace.step, pace.steps or None)
+            bar.update(task, completed=done, total=total, description=text, visible=bool(text))
 
         yield report

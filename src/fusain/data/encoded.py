@@ -24,6 +24,7 @@ CAPTIONS_AT_ONCE: Final = 64
 Encode = Callable[[torch.Tensor], torch.Tensor]
 Rows = npt.NDArray[np.int64]
 Progress = Callable[[int, int], None]
+"""Is told how many of how many are encoded."""
 
 
 @dataclass
@@ -41,21 +42,22 @@ class EncodedImages:
     def forms(self) -> tuple[bool, ...]:
         return (False, True) if self.dataset.settings.flip else (False,)
 
-    def fill(self, rows: Rows, encode: Encode, progress: Progress) -> int:
-        """Encode what is missing, and say how much that was."""
-        fresh = 0
-        for form in self.forms():
-            for shape, here in self._by_shape(rows):
-                keys = self._keys(here, form)
-                missing = here[self._store(shape).missing(keys)]
-                for start in range(0, len(missing), IMAGES_AT_ONCE):
-                    part = missing[start : start + IMAGES_AT_ONCE]
-                    pixels = to_pixels(self.dataset.pixels(part))
-                    encoded = encode(pixels.flip(3) if form else pixels)
-                    self._store(shape).add(self._keys(part, form), encoded.float().cpu().numpy())
-                    fresh += len(part)
-                    progress(fresh, 0)
-        return fresh
+    def fill(self, rows: Rows, encode: Encode, progress: Progress) -> None:
+        """Encode what is missing."""
+        work = [
+            (shape, form, here[self._store(shape).missing(self._keys(here, form))])
+            for form in self.forms()
+            for shape, here in self._by_shape(rows)
+        ]
+        total, done = sum(len(missing) for _, _, missing in work), 0
+        for shape, form, missing in work:
+            for start in range(0, len(missing), IMAGES_AT_ONCE):
+                part = missing[start : start + IMAGES_AT_ONCE]
+                pixels = to_pixels(self.dataset.pixels(part))
+                encoded = encode(pixels.flip(3) if form else pixels)
+                self._store(shape).add(self._keys(part, form), encoded.float().cpu().numpy())
+                done += len(part)
+                progress(done, total)
 
     def read(self, items: Draws, is_mirrored: npt.NDArray[np.bool_] | None) -> torch.Tensor:
         """The encoded images of one batch."""
@@ -90,14 +92,15 @@ class EncodedCaptions:
     identity: Mapping[str, object]
     store: Stored
 
-    def fill(self, captions: Sequence[str], encode: Callable[[Sequence[str]], torch.Tensor], progress: Progress) -> int:
-        """Encode what is missing, and say how much that was."""
+    def fill(
+        self, captions: Sequence[str], encode: Callable[[Sequence[str]], torch.Tensor], progress: Progress
+    ) -> None:
+        """Encode what is missing."""
         missing = [captions[place] for place in self.store.missing([self._key(caption) for caption in captions])]
         for start in range(0, len(missing), CAPTIONS_AT_ONCE):
             part = missing[start : start + CAPTIONS_AT_ONCE]
             self.store.add([self._key(caption) for caption in part], encode(part).float().cpu().numpy())
             progress(start + len(part), len(missing))
-        return len(missing)
 
     def read(self, captions: Sequence[str]) -> torch.Tensor:
         return torch.from_numpy(self.store.read([self._key(caption) for caption in captions]))
