@@ -12,14 +12,16 @@ if TYPE_CHECKING:
     from fusain.runs.demo import demo
     from fusain.runs.history import remove, runs_in
     from fusain.runs.planning import plan
+    from fusain.runs.publishing import publish
 
-__all__ = ["demo", "generate", "open_run", "plan", "remove", "runs_in", "train"]
+__all__ = ["demo", "generate", "open_run", "plan", "publish", "remove", "runs_in", "train"]
 
 _HOMES = {
     "demo": "demo",
     "generate": "actions",
     "open_run": "actions",
     "plan": "planning",
+    "publish": "publishing",
     "remove": "history",
     "runs_in": "history",
     "train": "actions",

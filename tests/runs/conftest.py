@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.runs.faults import EIGHT, SHORT
+from tests.runs.publishing import client, copied, home, hub, hub_server, publish, published_runs
 from tests.runs.training import sprites_folder, train_here, write_settings
+
+__all__ = ["client", "copied", "home", "hub", "hub_server", "publish", "published_runs"]
 
 
 @pytest.fixture(scope="session")

@@ -112,6 +112,7 @@ def hub(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hub") / "tiny"
     fresh.write(fresh.TINY, folder)
     Hub.files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    Hub.files["README.md"] = b"---\nlicense: creativeml-openrail-m\n---\n"
     Hub.asked, Hub.tokens = [], set()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -244,7 +245,7 @@ def test_fetched_once_pinned_and_then_without_the_hub(client, hub):
     commit, architecture, folder, _ = answer
     assert (commit, architecture) == (COMMIT, "sd1")
     fetched = {path.split("/resolve/")[1].split("/", 1)[1] for path in Hub.asked if "/resolve/" in path}
-    assert "unet/diffusion_pytorch_model.safetensors" in fetched
+    assert {"unet/diffusion_pytorch_model.safetensors", "README.md"} <= fetched
     assert not [name for name in fetched if name.endswith((".py", ".bin")) or "fp16" in name]
     assert Hub.tokens == {f"Bearer {TOKEN}"}
 

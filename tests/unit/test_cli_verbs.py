@@ -61,6 +61,7 @@ QUICK = [
     ["train", "--help"],
     ["train", "--help-all"],
     ["generate", "--help"],
+    ["publish", "--help"],
     ["runs", "--help"],
     ["runs", "ls", "--help"],
     ["recipes", "ls"],

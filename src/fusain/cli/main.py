@@ -17,6 +17,7 @@ VERBS: Final[dict[str, str]] = {
     "plan": "Show what a training would do, without doing it.",
     "train": "Train a model; the same command again resumes it.",
     "generate": "Draw images with a trained run.",
+    "publish": "Publish a trained model on the hub, with a model card.",
     "runs": "List, show and remove runs.",
     "recipes": "List and show the recipes.",
     "explain": "Say what a setting or an error code means.",

@@ -76,6 +76,11 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def publish(self) -> Path:
+        """The model card and its picture, as they go to the hub."""
+        return self.path / "publish"
+
+    @property
     def lock(self) -> Path:
         return self.path / "lock.json"
 

@@ -44,3 +44,9 @@ def mask(value: str) -> str:
 def masked(text: str) -> str:
     """A text with everything in it that looks like a secret masked."""
     return _HEX_KEY.sub(lambda found: mask(found[0]), _TOKEN.sub(lambda found: mask(found[0]), text))
+
+
+def first_token(text: str) -> str | None:
+    """The first access token in a text, masked; None where there is none."""
+    found = _TOKEN.search(text)
+    return mask(found[0]) if found else None

@@ -1,0 +1,147 @@
+"""The code that a model card shows: how to draw with the published weights in plain diffusers, without Fusain."""
+
+from __future__ import annotations
+
+import json
+from textwrap import indent
+from typing import Final
+
+from fusain.runs.settings import RunSettings
+
+SCHEDULERS: Final = {"ddim": ("DDIM", ', timestep_spacing="trailing"'), "ddpm": ("DDPM", "")}
+"""What diffusers calls each sampler, and how it must be set to draw what Fusain draws."""
+OF_TEXT: Final = """\
+import torch
+from diffusers import DiffusionPipeline
+
+pipeline = DiffusionPipeline.from_pretrained("{repo}")
+{before}image = pipeline(
+{options}
+    generator=torch.Generator().manual_seed(0),
+).images[0]
+image.save("image.png")
+"""
+SKIPPING: Final = """\
+
+
+@torch.no_grad()
+def states(text):
+    tokens = pipeline.tokenizer(text, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    layer = pipeline.text_encoder(tokens, output_hidden_states=True).hidden_states[-{layer}]
+    return getattr(pipeline.text_encoder, "text_model", pipeline.text_encoder).final_layer_norm(layer)
+
+
+"""
+"""An earlier layer of the text encoder: the pipelines' own `clip_skip` fails with transformers since 5.6."""
+OF_NOTHING: Final = """\
+import torch
+from diffusers import {name}Pipeline, {name}Scheduler
+
+pipeline = {name}Pipeline.from_pretrained("{repo}")
+pipeline.scheduler = {name}Scheduler.from_config(pipeline.scheduler.config{extra})
+drawn = pipeline(num_inference_steps={steps}, generator=torch.Generator().manual_seed(0){options})
+{saving}
+"""
+UNFOLDING: Final = """\
+pixels = torch.from_numpy(drawn.images).permute(0, 3, 1, 2)
+pixels = torch.nn.functional.pixel_shuffle(pixels, {patch})[0].permute(1, 2, 0)
+Image.fromarray((pixels * 255).round().byte().numpy()).save("image.png")"""
+OF_CLASS: Final = """\
+import torch
+from diffusers import {name}Scheduler, UNet2DConditionModel
+from huggingface_hub import snapshot_download
+from PIL import Image
+from safetensors.torch import load_file
+
+folder = snapshot_download("{repo}")
+unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
+scheduler = {name}Scheduler.from_pretrained(folder, subfolder="scheduler"{extra})
+layers = load_file(f"{{folder}}/class_embedding.safetensors")
+
+
+def context(label):
+    hidden = torch.nn.functional.gelu(label @ layers["layers.0.weight"].T + layers["layers.0.bias"])
+    return (hidden @ layers["layers.3.weight"].T + layers["layers.3.bias"]).unsqueeze(1)
+
+
+classes = {classes}
+label = torch.tensor([[float(name == classes[0]) for name in classes]])  # shares of several classes work too
+guidance = {guidance:g}
+generator = torch.Generator().manual_seed(0)
+image = torch.randn(1, {channels}, {side}, {side}, generator=generator)
+scheduler.set_timesteps({steps})
+with torch.no_grad():
+    for time in scheduler.timesteps:
+        without = unet(image, time, context(torch.zeros_like(label))).sample
+        predicted = without + guidance * (unet(image, time, context(label)).sample - without)
+        image = scheduler.step(predicted, time, image, generator=generator{options}).prev_sample
+{unfolding}pixels = ((image[0] / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
+Image.fromarray(pixels.numpy()).save("image.png")
+"""
+
+
+def code_for(settings: RunSettings, repo: str, classes: list[str]) -> str:
+    """A whole program that draws one image and saves it."""
+    steered = {"text": _of_text, "class": _of_class, "none": _of_nothing}[settings.family.condition]
+    return steered(settings, repo, classes).strip()
+
+
+def first_prompt(settings: RunSettings) -> str:
+    """What the card draws: a prompt that the settings name, never a caption of the data."""
+    return (*settings.samples.prompts, settings.data.captions.trigger_word or "an image")[0]
+
+
+def _of_text(settings: RunSettings, repo: str, classes: list[str]) -> str:
+    drawing, family, skips = settings.samples, settings.family, settings.family.clip_skip
+    numbers = {
+        "num_inference_steps": drawing.steps,
+        "guidance_scale": drawing.guidance,
+        "eta": drawing.eta or None,
+        "height": family.size,
+        "width": family.size,
+    }
+    prompt, negative = _literal(first_prompt(settings)), _literal(drawing.negative)
+    lines = [f"{name}={value}," for name, value in numbers.items() if value is not None]
+    if skips:
+        lines = [f"prompt_embeds=states({prompt}),", f"negative_prompt_embeds=states({negative}),", *lines]
+    else:
+        lines = [f"{prompt},", *([f"negative_prompt={negative},"] if drawing.negative else []), *lines]
+    before = SKIPPING.format(layer=skips + 1) if skips else ""
+    return OF_TEXT.format(repo=repo, before=before, options=indent("\n".join(lines), "    "))
+
+
+def _of_nothing(settings: RunSettings, repo: str, classes: list[str]) -> str:
+    drawing, patch = settings.samples, settings.family.patch
+    name, extra = SCHEDULERS[drawing.sampler]
+    options = _eta(settings) + (', output_type="numpy"' if patch > 1 else "")
+    saving = UNFOLDING.format(patch=patch) if patch > 1 else 'drawn.images[0].save("image.png")'
+    text = OF_NOTHING.format(repo=repo, name=name, extra=extra, steps=drawing.steps, options=options, saving=saving)
+    return text.replace("\n\npipeline", "\nfrom PIL import Image\n\npipeline", 1) if patch > 1 else text
+
+
+def _of_class(settings: RunSettings, repo: str, classes: list[str]) -> str:
+    drawing, family = settings.samples, settings.family
+    name, extra = SCHEDULERS[drawing.sampler]
+    unfolding = f"image = torch.nn.functional.pixel_shuffle(image, {family.patch})\n" if family.patch > 1 else ""
+    return OF_CLASS.format(
+        repo=repo,
+        name=name,
+        extra=extra,
+        classes=_literal(classes),
+        guidance=drawing.guidance,
+        channels=3 * family.patch**2,
+        side=family.size // family.patch,
+        steps=drawing.steps,
+        options=_eta(settings),
+        unfolding=unfolding,
+    )
+
+
+def _literal(value: str | list[str]) -> str:
+    """As a program would write it: JSON's texts are Python's."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _eta(settings: RunSettings) -> str:
+    drawing = settings.samples
+    return f", eta={drawing.eta!r}" if drawing.sampler == "ddim" and drawing.eta else ""
