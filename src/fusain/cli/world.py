@@ -98,6 +98,31 @@ def caricatures(
     output.show(data, [*lines, str(folder)], quiet=[str(folder)])
 
 
+@verb.command("pretrain")
+@click.argument("name")
+@click.argument("folder", type=click.Path(path_type=Path), required=False)
+@output.format_option
+@click.pass_context
+def pretrain(context: click.Context, name: str, folder: Path | None) -> None:
+    """Make a miniature base (mini-sd) from drawings alone, in about an hour on two cores; the same call resumes.
+
+    It is judged at the end. What is made can be named as a base: family.base = "FOLDER/mini-sd/weights". Without
+    FOLDER, a folder of the miniature's name.
+    """
+    from fusain.cli.progress import progress
+    from fusain.runs import pretraining
+    from fusain.worlds.mini.miniature import MINIATURES
+
+    _check_name("NAME", [name], MINIATURES)
+    with progress() as report:
+        made = pretraining.pretrain(MINIATURES[name], folder or Path(name), report=report)
+    output.show(made.as_json(), list(made.lines()), quiet=[str(made.folder or "")])
+    if made.stopped is not None:
+        from fusain.cli.faults import STOPPED
+
+        context.exit(STOPPED[made.stopped])
+
+
 def _check_name(option: str, names: Iterable[str], known: Iterable[str]) -> None:
     for name in names:
         if name not in known:

@@ -25,7 +25,7 @@ from fusain.worlds.caricature_parts.captions import caption, spoken
 from fusain.worlds.caricature_parts.characters import CHARACTERS, character, is_character
 from fusain.worlds.caricature_parts.combinations import is_kept_out
 from fusain.worlds.caricature_parts.faults import COPY, FAULTS, spoil
-from fusain.worlds.caricature_parts.portrait import SIDE, paint
+from fusain.worlds.caricature_parts.portrait import SIDE, face_box, paint
 from fusain.worlds.dice import Dice
 from fusain.worlds.folders import claim
 
@@ -42,6 +42,7 @@ __all__ = [
     "caption",
     "character",
     "draw",
+    "face_box",
     "portraits",
     "spoken",
     "unseen",

@@ -33,6 +33,7 @@ _ACROSS: Final[Mapping[str, float]] = {"left": 23.0, "centre": 32.0, "right": 41
 _DOWN: Final = 33.0
 _NECK_DOWN: Final = 16.0
 _MOST_TILT: Final = 0.06
+_BOX_TOP, _BOX_END, _BOX_REACH = 8, 58, 22
 _FINEST: Final = 4
 
 Builder = Callable[..., Part]
@@ -179,3 +180,9 @@ def _colours(values: Mapping[str, str]) -> dict[str, Colour]:
         **colours_of_hat(style, values["hat_colour"]),
         **colours_of_clothes(style, values["clothes"]),
     }
+
+
+def face_box(face: Face) -> tuple[slice, slice]:
+    """Rows and columns of a picture of 64 x 64 that the face fills, with hair and ears."""
+    across = round(_ACROSS[face.attributes["position"]])
+    return slice(_BOX_TOP, _BOX_END), slice(max(0, across - _BOX_REACH), across + _BOX_REACH)

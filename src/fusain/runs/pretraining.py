@@ -1,0 +1,183 @@
+"""Makes a miniature base from nothing: drawings, words, fresh weights, autoencoder, all else, judgement, card.
+
+Every part that is done is found again, and a training that was stopped goes on: the same call resumes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fusain.data.batch import to_images, to_pixels
+from fusain.generation.generator import Wanted, generate
+from fusain.generation.samplers import SamplerSettings
+from fusain.models.bases import fresh
+from fusain.models.families.sd import StableDiffusion, StableDiffusionSettings
+from fusain.models.family import Facts
+from fusain.runs import actions
+from fusain.training.events import Listener
+from fusain.training.stopping import Reason
+from fusain.worlds import face_reader
+from fusain.worlds.caricatures import STYLES, TAUGHT_STYLES, Caricatures, face_box, spoken, world, write_folder
+from fusain.worlds.mini import vocabulary
+from fusain.worlds.mini.miniature import Miniature
+from fusain.worlds.reader import CANNOT_TELL, Reader
+
+CHUNK = 20
+FOUR = 4
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What a miniature was measured to do."""
+
+    face_psnr: float
+    """Of reconstructions, over the boxes of the faces, in dB."""
+    reading_lost: float
+    """How much worse the judge reads reconstructions than drawings: difference of mean accuracies."""
+    attributes: dict[str, float]
+    """Share of pictures in which the judge sees what the caption said, for combinations that were never trained."""
+    seconds_for_four: float
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(list(self.attributes.values())))
+
+    @property
+    def worst(self) -> float:
+        return min(self.attributes.values())
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A miniature's folder and quality; neither where a training was stopped before its end."""
+
+    folder: Path | None
+    quality: Quality | None
+    stopped: Reason | None = None
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        if self.quality is None:
+            yield "Stopped; the same command goes on."
+            return
+        yield f"{'faces given back':<20} {self.quality.face_psnr:.1f} dB"
+        yield f"{'reading lost':<20} {self.quality.reading_lost:.3f}"
+        yield from (f"{name:<20} {share:.3f}" for name, share in self.quality.attributes.items())
+        yield f"{'mean, worst':<20} {self.quality.mean:.3f}, {self.quality.worst:.3f}"
+        yield f"{'four images':<20} {self.quality.seconds_for_four:.1f} s"
+        yield str(self.folder)
+
+    def as_json(self) -> dict[str, Any]:
+        quality = None if self.quality is None else {**asdict(self.quality), "mean": self.quality.mean}
+        return {"folder": str(self.folder) if self.folder else None, "quality": quality, "stopped": self.stopped}
+
+
+def pretrain(miniature: Miniature, folder: Path, *, report: Listener | None = None) -> Pretrained:
+    """Make a miniature in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shared = {"runs_folder": str(folder), "train.seed": str(miniature.seed)}
+    every_style = _once(folder / "every-style", lambda path: write_folder(_drawings(miniature, STYLES), path))
+    taught = _once(folder / "taught", lambda path: write_folder(_drawings(miniature), path))
+    start = _once(folder / "fresh", lambda path: _fresh(miniature, path))
+
+    def train(settings: Path, name: str, base: Path, data: Path) -> actions.TrainResult:
+        own = {**shared, "family.base": str(base), "data.path": str(data)}
+        return actions.train(settings, name=name, overrides=list(own.items()), report=report)
+
+    first = train(miniature.autoencoder, "autoencoder", start, every_style)
+    if first.stopped:
+        return Pretrained(None, None, first.stopped)
+    second = train(miniature.text_to_image, miniature.name, first.folder / "weights", taught)
+    if second.stopped:
+        return Pretrained(None, None, second.stopped)
+    weights = second.folder / "weights"
+    judge = _judge(miniature, folder / "judge.safetensors")
+    quality = measure(miniature, weights, judge)
+    (weights / "quality.json").write_text(json.dumps(asdict(quality), indent=1) + "\n", encoding="utf-8")
+    return Pretrained(weights, quality)
+
+
+def measure(miniature: Miniature, weights: Path, judge: Reader) -> Quality:
+    """The quality of a miniature's weights."""
+    family = StableDiffusion(StableDiffusionSettings(base=str(weights), size=miniature.sizes.image), Facts())
+    unseen = world(miniature.judged, seed=miniature.seed + 1, styles=STYLES)
+    given_back = _given_back(family, unseen.images)
+    right = face_reader.answers(unseen.faces)
+    read = [face_reader.accuracy(judge.read(images), right) for images in (unseen.images, given_back)]
+    attributes, seconds = _drawn(miniature, family, judge)
+    return Quality(
+        face_psnr=_face_psnr(unseen, given_back),
+        reading_lost=float(np.mean(list(read[0].values())) - np.mean(list(read[1].values()))),
+        attributes=attributes,
+        seconds_for_four=seconds,
+    )
+
+
+def _drawn(miniature: Miniature, family: StableDiffusion, judge: Reader) -> tuple[dict[str, float], float]:
+    """How pictures of combinations that were never trained together are read, and how many seconds four take."""
+    asked = world(miniature.judged, seed=miniature.seed + 2, combinations="kept out")
+    wanted = [Wanted(seed, prompt=caption) for seed, caption in enumerate(asked.captions)]
+    sampler = SamplerSettings(steps=miniature.steps, guidance=miniature.guidance)
+    started = time.perf_counter()
+    list(generate(family, wanted[:FOUR], sampler, chunk=FOUR))
+    seconds = time.perf_counter() - started
+    pictures = np.stack([one.pixels for one in generate(family, wanted, sampler, chunk=CHUNK)])
+    right = face_reader.answers(asked.faces)
+    for place, face in enumerate(asked.faces):
+        said = spoken(face, face.seed)
+        for name, numbers in right.items():
+            if name not in said:
+                numbers[place] = CANNOT_TELL
+    return face_reader.accuracy(judge.read(pictures), right), seconds
+
+
+def _given_back(family: StableDiffusion, images: np.ndarray) -> np.ndarray:
+    autoencoder: Any = family.autoencoder
+    parts = []
+    with torch.no_grad():
+        for start in range(0, len(images), CHUNK):
+            latents = autoencoder.encode(to_pixels(images[start : start + CHUNK])).latent_dist.mode()
+            parts.append(to_images(autoencoder.decode(latents).sample.clamp(-1, 1)))
+    return np.concatenate(parts)
+
+
+def _face_psnr(drawn: Caricatures, given_back: np.ndarray) -> float:
+    errors = [
+        np.square(original[face_box(face)].astype(np.float64) - picture[face_box(face)])
+        for face, original, picture in zip(drawn.faces, drawn.images, given_back, strict=True)
+    ]
+    return float(10 * np.log10(255**2 / np.mean([error.mean() for error in errors])))
+
+
+def _drawings(miniature: Miniature, styles: Sequence[str] = TAUGHT_STYLES) -> Caricatures:
+    return world(miniature.drawings, seed=miniature.seed, styles=styles)
+
+
+def _fresh(miniature: Miniature, folder: Path) -> None:
+    drawn = _drawings(miniature)
+    fresh.write(miniature.sizes, folder, vocabulary.tokenizer([*drawn.captions, *drawn.french]), seed=miniature.seed)
+
+
+def _judge(miniature: Miniature, path: Path) -> Reader:
+    if not path.exists():
+        face_reader.train_reader(miniature.judge).save(path)
+    return Reader.load(path)
+
+
+def _once(folder: Path, make: Callable[[Path], object]) -> Path:
+    """The folder, made whole or not at all."""
+    if not folder.exists():
+        waiting = folder.with_name(f".{folder.name}.tmp")
+        shutil.rmtree(waiting, ignore_errors=True)
+        make(waiting)
+        waiting.rename(folder)
+    return folder

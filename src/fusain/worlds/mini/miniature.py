@@ -1,0 +1,54 @@
+"""What a miniature base is made from and must reach, apart from how that is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from fusain.models.bases.fresh import Sizes
+from fusain.worlds import face_reader
+from fusain.worlds.reader import Plan
+
+HERE: Final = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Miniature:
+    """One miniature: sizes, drawings, the settings of its two trainings, and the judge of its pictures."""
+
+    name: str
+    sizes: Sizes
+    drawings: int
+    seed: int
+    autoencoder: Path
+    """Settings of the training of the autoencoder, on all styles: it must give back whatever is taught later."""
+    text_to_image: Path
+    """Settings of the training of all else, on captions, without the style and the characters that are kept back."""
+    judge: Plan
+    judged: int = 200
+    """Faces of kept-out combinations that it is judged on."""
+    guidance: float = 4.0
+    steps: int = 20
+
+
+MINI_SD: Final = Miniature(
+    name="mini-sd",
+    sizes=Sizes(
+        image=64,
+        vae_channels=(16, 32, 64),
+        vae_layers=1,
+        unet_channels=(64, 128),
+        unet_layers=1,
+        unet_heads=4,
+        text_width=128,
+        text_layers=2,
+        text_heads=4,
+    ),
+    drawings=12_000,
+    seed=1,
+    autoencoder=HERE / "autoencoder.toml",
+    text_to_image=HERE / "text_to_image.toml",
+    judge=face_reader.plan(),
+)
+MINIATURES: Final = {MINI_SD.name: MINI_SD}
