@@ -29,7 +29,7 @@ class FullSettings(Section):
     """When the network that reads the classes is frozen: never (`none`), when the held-out loss stops falling
     (`auto`), or after this many epochs."""
     condition_dropout: float = Field(0.05, ge=0, le=1)
-    """Share of images whose class is hidden, once the warm-up is over; guidance needs it. 0.05 to 0.15 works."""
+    """Share of images whose class or caption is hidden, once the warm-up is over; guidance needs it. 0.05 to 0.15."""
     text_encoder: bool = False
     """Whether the text encoder learns as well: closer to new words, slower, and sooner overtrained."""
     loss: LossSettings = LossSettings()
