@@ -17,12 +17,13 @@ _FIRST_DRAWING_SEED: Final = 7_000_000
 _CALIBRATION_DRAWINGS: Final = 2_000
 
 
-def plan(*, drawings: int = 20_000, steps: int = 1_500, seed: int = 0) -> Plan:
+def plan(*, drawings: int = 24_000, steps: int = 2_400, seed: int = 0) -> Plan:
     return Plan(
         side=SIDE,
         questions=ATTRIBUTES,
-        widths=(24, 48, 64, 96, 128),
+        widths=(32, 64, 96, 128),
         hidden=256,
+        fold=2,
         rate=4e-3,
         steps=steps,
         drawings=drawings,

@@ -44,6 +44,8 @@ class Plan:
     widths: tuple[int, ...]
     """Channels of each convolution; all but the first halve the resolution."""
     hidden: int
+    fold: int
+    """Blocks of so many pixels a side are folded into channels first: nothing is lost, and it is faster."""
     rate: float
     steps: int
     drawings: int
@@ -68,10 +70,12 @@ class ReadingNetwork(nn.Module):
     def __init__(self, plan: Plan) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for before, width in zip((3, *plan.widths), plan.widths, strict=False):
-            layers += [nn.Conv2d(before, width, 3, stride=1 if before == 3 else 2, padding=1), nn.ReLU()]
-        end = plan.side // 2 ** (len(plan.widths) - 1)
-        self.convolutions = nn.Sequential(*layers, nn.Flatten())
+        folded = 3 * plan.fold**2
+        for number, (before, width) in enumerate(zip((folded, *plan.widths), plan.widths, strict=False)):
+            layers += [nn.Conv2d(before, width, 3, stride=2 if number else 1, padding=1), nn.ReLU()]
+        end = plan.side // plan.fold // 2 ** (len(plan.widths) - 1)
+        fold = [nn.PixelUnshuffle(plan.fold)] if plan.fold > 1 else []
+        self.convolutions = nn.Sequential(*fold, *layers, nn.Flatten())
         self.to_hidden = nn.Linear(plan.widths[-1] * end * end, plan.hidden)
         self.to_answers = nn.Linear(plan.hidden, sum(map(len, plan.questions.values())))
         self._counts = [len(answers) for answers in plan.questions.values()]

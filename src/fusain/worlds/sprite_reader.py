@@ -26,6 +26,7 @@ def train_reader(seed: int = 0, images_per_class: int = 2000, steps: int = 400) 
         questions={"class": CLASSES},
         widths=(32, 64, 96),
         hidden=FEATURES,
+        fold=1,
         rate=4e-3,
         steps=steps,
         drawings=len(drawn),
