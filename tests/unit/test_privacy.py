@@ -14,7 +14,7 @@ PATHS = [
     "/tmp/x",
     "see /data/faces.",
     "(/mnt/disk/a)",
-    '"_name_or_path": "/work/base/unet"',
+    '"_name_or_path": "/data/base/unet"',
     "~/images",
     "~marie/images",
     "C:\\Users\\marie",
