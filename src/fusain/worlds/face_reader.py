@@ -17,7 +17,7 @@ _FIRST_DRAWING_SEED: Final = 7_000_000
 _CALIBRATION_DRAWINGS: Final = 2_000
 
 
-def plan(*, drawings: int = 24_000, steps: int = 2_400, seed: int = 0) -> Plan:
+def plan(*, drawings: int = 16_000, steps: int = 1_600, seed: int = 0) -> Plan:
     return Plan(
         side=SIDE,
         questions=ATTRIBUTES,
