@@ -315,3 +315,23 @@ def test_the_plan_measures_a_step_and_tells_what_is_cut_off(place: Path) -> None
     assert found.seconds_per_step is not None
     (cut,) = [notice for notice in found.notices if notice.startswith("W-MODEL-001")]
     assert "captions are longer than the 75 tokens that the text encoder reads: '00000.png' loses" in cut
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_the_text_encoder_learns_where_it_is_asked_to(place: Path, tmp_path: Path, learns: bool) -> None:
+    changes = {"method.text_encoder": learns, "train.steps": 2, "samples.every_steps": 0}
+    train_here(place / "text.toml", "run", tmp_path, changes)
+    before, after = (
+        load_file(folder / "text_encoder" / "model.safetensors")
+        for folder in (place / "base", tmp_path / "run/weights")
+    )
+    moved = [name for name, tensor in after.items() if not torch.equal(tensor, before[name])]
+    assert len(moved) == (len(after) if learns else 0)
+
+
+def test_a_method_that_reads_no_captions_warns_of_nothing(place: Path, tmp_path: Path) -> None:
+    changes = {"data.path": str(place / "faces"), "method.kind": "autoencoder", "train.steps": 1}
+    settings = tmp_path / "autoencoder.toml"
+    settings.write_text((place / "text.toml").read_text().replace("[method]\ncondition_dropout = 0.2\n", ""))
+    train_here(settings, "run", tmp_path, changes)
+    assert [event for event in kinds(tmp_path / "run", "warning") if event["code"] == "W-DATA-012"] == []

@@ -40,7 +40,7 @@ def key(parts: Mapping[str, object]) -> Key:
 
 
 class _Place(NamedTuple):
-    rows: Array
+    values: Path
     row: int
     check: bytes
 
@@ -57,6 +57,8 @@ class Stored:
     shape: tuple[int, ...]
     _places: dict[Key, _Place] = field(default_factory=dict, init=False)
     _checked: set[Key] = field(default_factory=set, init=False)
+    _maps: dict[Path, Array] = field(default_factory=dict, init=False)
+    _added: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self._name = "x".join(map(str, self.shape))
@@ -73,45 +75,56 @@ class Stored:
 
     def read(self, keys: Sequence[Key]) -> Array:
         """The values of keys that none is missing of, N x shape."""
-        places = [self._places[one] for one in keys]
-        return np.stack([place.rows[place.row] for place in places])
+        return np.stack([self._value(self._places[one]) for one in keys])
 
     def add(self, keys: Sequence[Key], values: Array) -> None:
         """Keep values under their keys, for this process and every later one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         content = np.ascontiguousarray(values, np.float32)
-        for suffix, part in (
-            (".f32", content.tobytes()),
-            (".keys", b"".join(one + _check(value) for one, value in zip(keys, content, strict=True))),
-        ):
+        entries = b"".join(one + _check(value) for one, value in zip(keys, content, strict=True))
+        for suffix, part in ((".f32", content.tobytes()), (".keys", entries)):
             with open(self._own.with_suffix(suffix), "ab") as file:
                 file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
-        self._learn(self._own.with_suffix(".keys"))
+        self._register(self._own.with_suffix(".f32"), entries, self._added)
+        self._added += len(keys)
 
     def _is_good(self, one: Key) -> bool:
         if one not in self._checked:
             place = self._places.get(one)
-            if place is None or _check(place.rows[place.row]) != place.check:
+            if place is None or _check(self._value(place)) != place.check:
                 return False
             self._checked.add(one)
         return True
 
     def _learn(self, index: Path) -> None:
         """The entries of one pair of files, as far as both reach."""
-        values, row_bytes = index.with_suffix(".f32"), int(np.prod(self.shape)) * 4
+        values = index.with_suffix(".f32")
         try:
-            content = index.read_bytes()
-            count = min(len(content) // _ENTRY_BYTES, values.stat().st_size // row_bytes)
-            if not count:
-                return
-            rows = np.memmap(values, np.float32, "r", shape=(count, *self.shape))
+            content, count = index.read_bytes(), values.stat().st_size // self._row_bytes
         except OSError:
             return
-        for row in range(count):
-            entry = content[row * _ENTRY_BYTES : (row + 1) * _ENTRY_BYTES]
-            self._places[entry[:KEY_BYTES]] = _Place(rows, row, entry[KEY_BYTES:])
+        self._register(values, content[: count * _ENTRY_BYTES], 0)
+
+    def _register(self, values: Path, entries: bytes, first: int) -> None:
+        for row in range(len(entries) // _ENTRY_BYTES):
+            entry = entries[row * _ENTRY_BYTES : (row + 1) * _ENTRY_BYTES]
+            self._places[entry[:KEY_BYTES]] = _Place(values, first + row, entry[KEY_BYTES:])
+
+    @property
+    def _row_bytes(self) -> int:
+        return int(np.prod(self.shape)) * 4
+
+    def _value(self, place: _Place) -> Array:
+        """Read through a map of the whole file, made anew where the file has grown beyond it."""
+        rows = self._maps.get(place.values)
+        if rows is None or place.row >= len(rows):
+            count = place.values.stat().st_size // self._row_bytes
+            rows = np.memmap(place.values, np.float32, "r", shape=(count, *self.shape))
+            self._maps[place.values] = rows
+        value: Array = rows[place.row]
+        return value
 
 
 def _check(value: Array) -> bytes:

@@ -194,11 +194,9 @@ class Family(ABC):
 
     def recompute_activations(self) -> None:
         """Forget activations in the forward pass and compute them again in the backward pass."""
+        switches = "enable_gradient_checkpointing", "activation_checkpointing_enable"  # diffusers', transformers'
         for module in self.network.modules():
-            for switch in (
-                "enable_gradient_checkpointing",
-                "activation_checkpointing_enable",
-            ):  # diffusers, transformers
+            for switch in switches:
                 if hasattr(module, switch):
                     getattr(module, switch)()
 

@@ -27,7 +27,7 @@ ENCODERS = {"images": "autoencoder", "captions": "text_encoder"}
 
 def ahead(family: Family, method: Method, dataset: Dataset, *, report: Callable[..., Any]) -> None:
     """Store what can be stored, hand it to the data set, and let the encoders rest whose work is done."""
-    if family.autoencoder is None or dataset.settings.cache == "none":
+    if not _may_store(family, method, dataset):
         return
     reasons = dict(_hindrances(method, dataset))
     for part, reason in reasons.items():
@@ -43,7 +43,7 @@ def ahead(family: Family, method: Method, dataset: Dataset, *, report: Callable[
 
 def as_stored(family: Family, method: Method, dataset: Dataset, few: Iterator[Batch]) -> Iterator[Batch]:
     """A few batches as they will be handed over once everything is stored, for whoever measures a step before that."""
-    if family.autoencoder is None or dataset.settings.cache == "none":
+    if not _may_store(family, method, dataset):
         return few
     batches, parts = list(few), ENCODERS.keys() - dict(_hindrances(method, dataset)).keys()
     with torch.no_grad(), at_rest(family.network):
@@ -53,6 +53,11 @@ def as_stored(family: Family, method: Method, dataset: Dataset, few: Iterator[Ba
             batches = [replace(one, encoded_captions=family.encode_captions(one.captions or ())) for one in batches]
     family.rest({ENCODERS[part] for part in parts})
     return iter(batches)
+
+
+def _may_store(family: Family, method: Method, dataset: Dataset) -> bool:
+    """A method that does not read the condition works on the pixels themselves."""
+    return family.autoencoder is not None and method.reads_condition and dataset.settings.cache != "none"
 
 
 def _hindrances(method: Method, dataset: Dataset) -> Iterator[tuple[str, str]]:

@@ -92,9 +92,6 @@ class Autoencoder(Method):
         spread = moments.chunk(2, dim=1)[0].std().item()
         self.spread = spread if self.spread is None else MEMORY * self.spread + (1 - MEMORY) * spread
 
-    def encoders_at_work(self) -> frozenset[str]:
-        return frozenset({"autoencoder", "text_encoder"})  # captions are of no use here, stored or not
-
     def shown(self, family: Family, batch: Batch) -> dict[str, torch.Tensor]:
         with torch.no_grad():
             given_back, _ = family.network(batch.pixels_BCHW, None)

@@ -45,9 +45,8 @@ class Full(Method):
         self.frozen_at: int | None = None
 
     def prepare(self, family: Family) -> dict[str, torch.nn.Parameter]:
-        if not self.settings.text_encoder:
-            for encoder in family.text_encoders().values():
-                encoder.requires_grad_(False)
+        for encoder in family.text_encoders().values():
+            encoder.requires_grad_(self.settings.text_encoder)
         return {name: one for name, one in family.network.named_parameters() if one.requires_grad}
 
     def encoders_at_work(self) -> frozenset[str]:
