@@ -34,7 +34,7 @@ class StableDiffusionSettings(Section):
     base: str = basic("stable-diffusion-v1-5/stable-diffusion-v1-5")
     """The weights to start from: a hub id, a diffusers folder, or a `.safetensors` file."""
     revision: str | None = None
-    """Commit, tag or branch of a hub id; the commit that it means today is written down."""
+    """Commit, tag or branch of a hub id; a commit pins it. The one that was read stands in `weights/fusain.json`."""
     vae: str | None = None
     """Another autoencoder in place of the base's: a diffusers folder or a single file."""
     tokenizer: str | None = None
