@@ -1,6 +1,7 @@
 """Text to image on a tiny real Stable Diffusion: the same pixels from every door, caches, buckets and exact resume."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from fusain.data import stored
-from fusain.errors import UsageError
+from fusain.errors import SettingsError, UsageError
 from fusain.models.bases import fresh
 from fusain.runs import actions
 from fusain.training import events
@@ -335,3 +336,34 @@ def test_a_method_that_reads_no_captions_warns_of_nothing(place: Path, tmp_path:
     settings.write_text((place / "text.toml").read_text().replace("[method]\ncondition_dropout = 0.2\n", ""))
     train_here(settings, "run", tmp_path, changes)
     assert [event for event in kinds(tmp_path / "run", "warning") if event["code"] == "W-DATA-012"] == []
+
+
+def test_a_run_keeps_the_commit_of_its_base(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The branch of a hub id moves between start and resume: the run goes on with what it began with."""
+    first, second = "a" * 40, "b" * 40
+    model = tmp_path / "models--good--model"
+    for commit, moved in ((first, False), (second, True)):
+        snapshot = model / "snapshots" / commit
+        shutil.copytree(place / "base", snapshot)
+        if moved:
+            fresh.write(fresh.TINY, tmp_path / "other", seed=5)
+            shutil.copytree(tmp_path / "other", snapshot, dirs_exist_ok=True)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text(first)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    own = {"family.base": "good/model", "samples.every_steps": "0"}
+    train_here(place / "text.toml", "pinned", tmp_path, own | {"train.steps": "4"})
+    settings = json.loads((tmp_path / "pinned" / "settings.json").read_text())
+    assert settings["family"]["revision"] == first
+
+    (model / "refs" / "main").write_text(second)
+    train_here(place / "text.toml", "pinned", tmp_path, own)
+    (model / "refs" / "main").write_text(first)
+    train_here(place / "text.toml", "straight", tmp_path, own)
+    assert_equal_runs(tmp_path / "pinned", tmp_path / "straight")
+    notes = [event["text"] for event in events.read(tmp_path / "pinned" / "events.jsonl") if event["kind"] == "note"]
+    assert f"good/model stays at commit {first}, as the run began." in notes
+
+    with pytest.raises(SettingsError) as refused:
+        train_here(place / "text.toml", "pinned", tmp_path, own | {"family.revision": second})
+    assert f"family.revision: {first} -> {second}" in str(refused.value)

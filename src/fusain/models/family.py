@@ -129,6 +129,8 @@ class Family(ABC):
     def conditions(cls) -> tuple[Condition, ...]:
         """What instances of this family can be steered by."""
 
+    settings: Any
+
     @abstractmethod
     def __init__(self, settings: Any, facts: Facts) -> None:
         """Build the network with fresh weights from torch's generator."""
@@ -154,6 +156,11 @@ class Family(ABC):
     def base_revision(self) -> str | None:
         """The commit that a base of the hub was read at."""
         return None
+
+    @property
+    def pinned(self) -> Any:
+        """The settings, with what may change outside of the run held to what was found at its start."""
+        return self.settings
 
     @property
     def reading(self) -> dict[str, Any]:

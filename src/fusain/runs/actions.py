@@ -129,6 +129,7 @@ def _start(
         log("note", text=text)
 
     if folder.exists():
+        settings = resuming.keep_pinned(read_json(folder.settings), settings, note=note)
         if resume == "never":
             step = max((int(path.name.removeprefix("step-")) for path in checkpoints.listed()), default=0)
             raise UsageError("E-RUN-006", where=str(folder.path), run=folder.name, step=step)
@@ -151,7 +152,8 @@ def _start(
         write_json(folder.data_lock, dataset.lock(), indent=None)
     else:
         _restore(trainer, saved, folder, log)
-    write_json(folder.settings, settings.model_dump(mode="json"))
+    pinned = settings.model_copy(update={"family": trainer.parts.family.pinned})
+    write_json(folder.settings, pinned.model_dump(mode="json"))
     return trainer
 
 

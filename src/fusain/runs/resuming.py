@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from fusain.errors import SettingsError
+from fusain.models.bases.hub import COMMIT
 from fusain.runs.settings import RunSettings
 
 HARMLESS = (
@@ -39,6 +40,16 @@ def check(
     for key in changed:
         if key in allowed:
             note(f"{key} goes from {_show(before.get(key))} to {_show(after.get(key))}, as allowed.")
+
+
+def keep_pinned(old: Mapping[str, Any], new: RunSettings, *, note: Callable[[str], None]) -> RunSettings:
+    """The new settings at the commit of the base that the run began with, unless they name another base or commit."""
+    before, family = old["family"], new.family
+    kept, asked = before.get("revision"), getattr(family, "revision", None)
+    if kept is None or before.get("base") != family.base or COMMIT.fullmatch(asked or ""):
+        return new
+    note(f"{family.base} stays at commit {kept}, as the run began.")
+    return new.model_copy(update={"family": family.model_copy(update={"revision": kept})})
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -34,7 +34,7 @@ class StableDiffusionSettings(Section):
     base: str = basic("stable-diffusion-v1-5/stable-diffusion-v1-5")
     """The weights to start from: a hub id, a diffusers folder, or a `.safetensors` file."""
     revision: str | None = None
-    """Commit, tag or branch of a hub id; a commit pins it. The one that was read stands in `weights/fusain.json`."""
+    """Commit, tag or branch of a hub id. A run keeps the commit that it began with."""
     vae: str | None = None
     """Another autoencoder in place of the base's: a diffusers folder or a single file."""
     tokenizer: str | None = None
@@ -130,6 +130,10 @@ class StableDiffusion(Family):
     @property
     def base_revision(self) -> str | None:
         return self.base.revision
+
+    @property
+    def pinned(self) -> Any:
+        return self.settings.model_copy(update={"revision": self.base.revision})
 
     @property
     def reading(self) -> dict[str, Any]:
