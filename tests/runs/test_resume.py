@@ -20,6 +20,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "freeze by itself": {"method.condition_warmup": "auto", "train.held_out_every_steps": 2},
     "adam": {"train.optimizer": "adam"},
     "lion": {"train.optimizer": "lion", "train.learning_rate": 1e-4},
+    "muon": {"train.optimizer": "muon"},
     "balanced": {"data.balance": "complement", "method.condition_dropout": 0.5},
 }
 

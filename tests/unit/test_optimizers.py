@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fusain.training.averaging import Average
+from fusain.training.muon import Muon
 from fusain.training.optimizers import Lion, learning_rate, make_optimizer
 
 
@@ -21,10 +22,35 @@ def test_lion_follows_its_algorithm() -> None:
         torch.testing.assert_close(weight.detach(), by_hand)
 
 
-@pytest.mark.parametrize("name", ["adam", "adamw", "lion"])
+def test_muon_steps_along_orthogonal_matrices() -> None:
+    """All directions of a matrix count alike, wide, tall or a convolution; vectors and embeddings learn by AdamW."""
+    torch.manual_seed(0)
+    shapes = {"wide": (4, 6), "tall": (6, 4), "kernel": (4, 3, 3, 3), "bias": (5,), "token_embedding.weight": (7, 3)}
+    named = {name: torch.nn.Parameter(torch.randn(shape)) for name, shape in shapes.items()}
+    alone = {name: torch.nn.Parameter(named[name].detach().clone()) for name in ("bias", "token_embedding.weight")}
+    before = {name: parameter.detach().clone() for name, parameter in named.items()}
+    muon = Muon(named, lr=0.01, weight_decay=0.1)
+    adamw = torch.optim.AdamW(alone.values(), lr=0.01, weight_decay=0.1, betas=(0.9, 0.99))
+    gradients = {name: torch.randn(shape) for name, shape in shapes.items()}
+    for group in (named, alone):
+        for name, parameter in group.items():
+            parameter.grad = gradients[name].clone()
+    muon.step()
+    adamw.step()
+    for name in alone:
+        torch.testing.assert_close(named[name], alone[name])
+    for name in ("wide", "tall", "kernel"):
+        moved = (before[name] * (1 - 0.01 * 0.1) - named[name].detach()).flatten(1)
+        lengths = torch.linalg.svdvals(moved / (0.01 * 0.2 * max(moved.shape) ** 0.5))
+        assert lengths.min() > 0.6, name
+        assert lengths.max() < 1.3, name
+        assert (moved * gradients[name].flatten(1)).sum() > 0, name
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "lion", "muon"])
 def test_every_optimizer_goes_downhill(name: str) -> None:
     weight = torch.nn.Parameter(torch.tensor([3.0]))
-    optimizer = make_optimizer(name, [weight], learning_rate=0.02, weight_decay=0.0)  # type: ignore[arg-type]
+    optimizer = make_optimizer(name, {"weight": weight}, learning_rate=0.02, weight_decay=0.0)  # type: ignore[arg-type]
     for _ in range(300):
         optimizer.zero_grad()
         (weight**2).sum().backward()

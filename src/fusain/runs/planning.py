@@ -31,7 +31,7 @@ from fusain.training.optimizers import make_optimizer
 from fusain.training.trainer import Plan
 
 WARM_STEPS, MEASURED_STEPS = 2, 3
-STATES_OF_OPTIMIZER = {"adam": 2, "adamw": 2, "lion": 1}
+STATES_OF_OPTIMIZER = {"adam": 2, "adamw": 2, "lion": 1, "muon": 1}
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def _measure(settings: RunSettings, dataset: Dataset) -> MeasuredStep:
     family.to(engine.device)
     family.network.train()
     optimizer = make_optimizer(
-        train.optimizer, parameters.values(), learning_rate=train.learning_rate, weight_decay=train.weight_decay
+        train.optimizer, parameters, learning_rate=train.learning_rate, weight_decay=train.weight_decay
     )
     seconds = []
     for _ in range(WARM_STEPS + MEASURED_STEPS):

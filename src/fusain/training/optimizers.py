@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal
 
 import torch
 
-OptimizerName = Literal["adam", "adamw", "lion"]
+from fusain.training.muon import Muon
+
+OptimizerName = Literal["adam", "adamw", "lion", "muon"]
 ScheduleName = Literal["constant", "linear", "cosine"]
 
 
@@ -38,18 +40,22 @@ class Lion(torch.optim.Optimizer):
         return None
 
 
-_TABLE: dict[OptimizerName, Callable[..., torch.optim.Optimizer]] = {
+_BY_WEIGHTS: dict[OptimizerName, Callable[..., torch.optim.Optimizer]] = {
     "adam": partial(torch.optim.Adam, fused=True),  # one kernel over all weights: a third of the plain step's time
     "adamw": partial(torch.optim.AdamW, fused=True),
     "lion": Lion,
 }
+_BY_NAMES: dict[OptimizerName, Callable[..., torch.optim.Optimizer]] = {"muon": Muon}
+"""Those to which not all weights are alike."""
 
 
 def make_optimizer(
-    name: OptimizerName, parameters: Iterable[torch.nn.Parameter], *, learning_rate: float, weight_decay: float
+    name: OptimizerName, parameters: Mapping[str, torch.nn.Parameter], *, learning_rate: float, weight_decay: float
 ) -> torch.optim.Optimizer:
     """A fresh optimizer over all parameters that learn."""
-    return _TABLE[name](list(parameters), lr=learning_rate, weight_decay=weight_decay)
+    if name in _BY_NAMES:
+        return _BY_NAMES[name](parameters, lr=learning_rate, weight_decay=weight_decay)
+    return _BY_WEIGHTS[name](list(parameters.values()), lr=learning_rate, weight_decay=weight_decay)
 
 
 def learning_rate(name: ScheduleName, base: float, *, step: int, total: int, warmup: int) -> float:
