@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from fusain.data import stored
-from fusain.errors import SettingsError, UsageError
+from fusain.errors import SettingsError, StorageError, UsageError
 from fusain.models.bases import fresh
-from fusain.runs import actions
+from fusain.runs import actions, planning
 from fusain.training import events
 from fusain.worlds.caricatures import world, write_folder
 from tests.runs.training import assert_equal_runs, flat, kinds, train_here, write_settings
@@ -316,6 +317,39 @@ def test_the_plan_measures_a_step_and_tells_what_is_cut_off(place: Path) -> None
     assert found.seconds_per_step is not None
     (cut,) = [notice for notice in found.notices if notice.startswith("W-MODEL-001")]
     assert "captions are longer than the 75 tokens that the text encoder reads: '00000.png' loses" in cut
+
+
+@pytest.mark.parametrize("changes", [{}, {"data.buckets": True, "data.path": "shapes"}, {"data.flip": True}])
+def test_the_plan_tells_what_stored_encodings_take(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    from fusain.runs.planning import plan
+
+    monkeypatch.setenv("FUSAIN_CACHE", str(tmp_path / "cache"))
+    own = {"train.steps": "1", "samples.every_steps": "0"} | changes
+    own |= {"data.path": str(place / "shapes")} if "data.path" in changes else {}
+    foreseen = plan(place / "text.toml", overrides=[(key, str(value)) for key, value in own.items()], measure=False)
+    train_here(place / "text.toml", "run", tmp_path, own)
+    assert foreseen.stored_encodings == sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*.f32"))
+
+
+def test_encodings_that_find_no_room_are_not_begun(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FUSAIN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(planning, "require_disk", lambda *_: None)
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**6, 10**6 - 5_000, 5_000))
+    with pytest.raises(StorageError) as refused:
+        train_here(place / "text.toml", "run", tmp_path)
+    assert str(refused.value).startswith(
+        "E-STORE-008 Encoded images or captions would take 49.2 KB, but only 5 KB are free.\nWhere: "
+    )
+    assert str(refused.value).endswith(
+        "Do: Make room, point FUSAIN_CACHE to another disk, or encode at every step (--data.cache none), which is "
+        "slower."
+    )
+    assert not list((tmp_path / "cache").rglob("*.f32"))
 
 
 @pytest.mark.parametrize("learns", [False, True])

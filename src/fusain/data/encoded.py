@@ -14,7 +14,7 @@ from fusain.data.batch import to_pixels
 from fusain.data.chance import Draws
 from fusain.data.columns import Dataset
 from fusain.data.shapes import Shape
-from fusain.data.stored import Key, Stored, key
+from fusain.data.stored import Key, Stored, bytes_of, key, require_room
 
 VERSION: Final = 1
 """Counts up when the same image or caption would be encoded differently."""
@@ -50,6 +50,9 @@ class EncodedImages:
             for shape, here in self._by_shape(rows)
         ]
         total, done = sum(len(missing) for _, _, missing in work), 0
+        if work:
+            needed = sum(len(missing) * bytes_of(self._store(shape).shape) for shape, _, missing in work)
+            require_room(self._store(work[0][0]).folder, needed)
         for shape, form, missing in work:
             for start in range(0, len(missing), IMAGES_AT_ONCE):
                 part = missing[start : start + IMAGES_AT_ONCE]
@@ -97,6 +100,7 @@ class EncodedCaptions:
     ) -> None:
         """Encode what is missing."""
         missing = [captions[place] for place in self.store.missing([self._key(caption) for caption in captions])]
+        require_room(self.store.folder, len(missing) * bytes_of(self.store.shape))
         for start in range(0, len(missing), CAPTIONS_AT_ONCE):
             part = missing[start : start + CAPTIONS_AT_ONCE]
             self.store.add([self._key(caption) for caption in part], encode(part).float().cpu().numpy())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import time
@@ -16,6 +17,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from fusain.errors import StorageError
+from fusain.messages.quantities import size
 
 KEY_BYTES: Final = 32
 CHECK_BYTES: Final = 8
@@ -37,6 +41,18 @@ def prune(parent: Path) -> None:
 def key(parts: Mapping[str, object]) -> Key:
     """The identity of an entry: everything that its value depends on."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode("utf-8", "surrogateescape")).digest()
+
+
+def bytes_of(shape: Sequence[int]) -> int:
+    """What one entry takes on disk."""
+    return math.prod(shape) * np.dtype(np.float32).itemsize
+
+
+def require_room(folder: Path, needed: int) -> None:
+    """Nothing is encoded that the disk could not hold to its end."""
+    free = shutil.disk_usage(next(parent for parent in folder.parents if parent.exists())).free
+    if needed > free:
+        raise StorageError("E-STORE-008", where=str(folder), needed=size(needed), free=size(free))
 
 
 class _Place(NamedTuple):
@@ -114,7 +130,7 @@ class Stored:
 
     @property
     def _row_bytes(self) -> int:
-        return int(np.prod(self.shape)) * 4
+        return bytes_of(self.shape)
 
     def _value(self, place: _Place) -> Array:
         """Read through a map of the whole file, made anew where the file has grown beyond it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,27 @@ def as_stored(family: Family, method: Method, dataset: Dataset, few: Iterator[Ba
     return iter(batches)
 
 
+def size(family: Family, method: Method, dataset: Dataset) -> int:
+    """Bytes that all of a data set takes once it is stored, from shapes: the family may be without weights."""
+    if not _may_store(family, method, dataset):
+        return 0
+    parts, count = ENCODERS.keys() - dict(_hindrances(method, dataset)).keys(), 0
+    rows, device = _rows(dataset), next(family.network.parameters()).device
+    with torch.no_grad():
+        if "images" in parts:
+            for (height, width), images in Counter(map(tuple, dataset.shapes[rows].tolist())).items():
+                pixels = torch.zeros(1, 3, height, width, device=device)
+                forms = 2 if dataset.settings.flip else 1
+                count += images * forms * stored.bytes_of(family.encode_pixels(pixels).shape[1:])
+        if "captions" in parts:
+            count += len(set(dataset.said(rows) or ())) * stored.bytes_of(family.encode_captions([""]).shape[1:])
+    return count
+
+
+def _rows(dataset: Dataset) -> Any:
+    return np.concatenate([dataset.train, dataset.held_out])
+
+
 def _may_store(family: Family, method: Method, dataset: Dataset) -> bool:
     """A method that does not read the condition works on the pixels themselves."""
     return family.autoencoder is not None and method.reads_condition and dataset.settings.cache != "none"
@@ -86,14 +108,12 @@ def _images(family: Family, dataset: Dataset, report: Callable[..., Any]) -> Enc
         return Stored(_folder(identity), tuple(example.shape[1:]))
 
     images = EncodedImages(dataset, identity, open_store)
-    rows = np.concatenate([dataset.train, dataset.held_out])
-    images.fill(rows, encode, _progress(report, "images"))
+    images.fill(_rows(dataset), encode, _progress(report, "images"))
     return images
 
 
 def _captions(family: Family, dataset: Dataset, report: Callable[..., Any]) -> EncodedCaptions:
-    rows = np.concatenate([dataset.train, dataset.held_out])
-    captions = list(dict.fromkeys(dataset.said(rows) or ()))
+    captions = list(dict.fromkeys(dataset.said(_rows(dataset)) or ()))
     identity = {"base": family.base_id, **family.reading}
     store = Stored(_folder(identity), tuple(family.encode_captions([""]).shape[1:]))
     encoded = EncodedCaptions(identity, store)

@@ -18,6 +18,7 @@ from fusain.data.dataset import Dataset, check_batch
 from fusain.data.loader import Loader
 from fusain.data.report import DataReport
 from fusain.errors import StorageError
+from fusain.messages.quantities import duration, size
 from fusain.models.family import Family
 from fusain.runs import assembly, encoding
 from fusain.runs.folder import RunFolder
@@ -55,6 +56,8 @@ class RunPlan:
     memory_peak: int | None
     disk: int
     disk_free: int
+    stored_encodings: int
+    """In the cache folder, of images and captions that are encoded once."""
     seconds_per_step: float | None
     seconds: float | None
 
@@ -69,13 +72,18 @@ class RunPlan:
         yield "checkpoint", f"every {self.checkpoint_every:,} steps"
         yield "held-out loss", f"every {self.held_out_every:,} steps" if self.held_out else "none"
         yield "samples", f"every {self.sample_every:,} steps" if self.sample_every else "none"
-        memory = f"{_size(self.memory_states)} for weights, gradients, optimizer and average"
-        yield "memory", memory + (f"; {_size(self.memory_peak)} at the peak of a step" if self.memory_peak else "")
-        yield "disk", f"{_size(self.disk)} of {_size(self.disk_free)} free"
+        memory = f"{size(self.memory_states)} for weights, gradients, optimizer and average"
+        yield "memory", memory + (f"; {size(self.memory_peak)} at the peak of a step" if self.memory_peak else "")
+        yield "disk", f"{size(self.disk)} of {size(self.disk_free)} free"
+        if self.stored_encodings:
+            yield "stored encodings", f"{size(self.stored_encodings)} in the cache folder"
         if self.seconds is None or self.seconds_per_step is None:
             yield "time", "not measured"
         else:
-            yield "time", f"about {_time(self.seconds)} ({self.seconds_per_step * 1000:.0f} ms a step), samples apart"
+            yield (
+                "time",
+                f"about {duration(self.seconds)} ({self.seconds_per_step * 1000:.0f} ms a step), samples apart",
+            )
 
 
 def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True) -> RunPlan:
@@ -109,6 +117,7 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
         memory_peak=step.memory if step else None,
         disk=_disk(settings, numbers, parameters),
         disk_free=shutil.disk_usage(_existing(settings.runs_folder)).free,
+        stored_encodings=encoding.size(learner.family, learner.method, dataset),
         seconds_per_step=step.seconds if step else None,
         seconds=step.seconds * numbers.steps if step else None,
     )
@@ -123,7 +132,7 @@ def require_disk(settings: RunSettings, dataset: Dataset, folder: RunFolder) -> 
     if needed > free:
         keep = settings.checkpoint.keep
         raise StorageError(
-            "E-STORE-005", where=str(settings.runs_folder), needed=_size(needed), free=_size(free), keep=keep
+            "E-STORE-005", where=str(settings.runs_folder), needed=size(needed), free=size(free), keep=keep
         )
 
 
@@ -194,18 +203,3 @@ def _peak_memory(engine: Engine) -> int:
 
 def _existing(path: Path) -> Path:
     return next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
