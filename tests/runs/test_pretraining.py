@@ -3,6 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+from safetensors.torch import load_file
+
 from fusain.models.bases import fresh
 from fusain.runs import pretraining
 from fusain.worlds import face_reader
@@ -52,6 +55,13 @@ def test_a_miniature_is_made_and_found_again(tmp_path: Path) -> None:
     pipeline = DiffusionPipeline.from_pretrained(made.folder)
     assert all(len(pipeline.tokenizer.tokenize(word)) == 1 for word in RARE_WORDS)
     assert pipeline.vae.config.scaling_factor != 0.18215
+    card = (made.folder / "README.md").read_text()
+    assert "the characters Ada" in card
+    assert f"| attributes, mean | {made.quality.mean:.3f} | at least 0.90 |" in card
+    assert "- **autoencoder**: method autoencoder, steps 3, batch_size 4" in card
+    stored = load_file(made.folder / "unet" / "diffusion_pytorch_model.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    assert {parameter.dtype for parameter in pipeline.unet.parameters()} == {torch.float32}
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "mini").glob("*/*.png")}
     assert len(before) == 80
     again = pretraining.pretrain(miniature, tmp_path / "mini")

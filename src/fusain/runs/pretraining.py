@@ -5,7 +5,6 @@ Every part that is done is found again, and a training that was stopped goes on:
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,38 +21,18 @@ from fusain.generation.samplers import SamplerSettings
 from fusain.models.bases import fresh
 from fusain.models.families.sd import StableDiffusion, StableDiffusionSettings
 from fusain.models.family import Facts
-from fusain.runs import actions
+from fusain.runs import actions, miniature_card
+from fusain.runs.miniature_card import Quality
 from fusain.training.events import Listener
 from fusain.training.stopping import Reason
 from fusain.worlds import face_reader
-from fusain.worlds.caricatures import STYLES, TAUGHT_STYLES, Caricatures, face_box, spoken, world, write_folder
+from fusain.worlds.caricatures import STYLES, TAUGHT_STYLES, Caricatures, face_box, world, write_folder
 from fusain.worlds.mini import vocabulary
-from fusain.worlds.mini.miniature import Miniature
-from fusain.worlds.reader import CANNOT_TELL, Reader
+from fusain.worlds.mini.miniature import Bars, Miniature
+from fusain.worlds.reader import Reader
 
 CHUNK = 20
 FOUR = 4
-
-
-@dataclass(frozen=True)
-class Quality:
-    """What a miniature was measured to do."""
-
-    face_psnr: float
-    """Of reconstructions, over the boxes of the faces, in dB."""
-    reading_lost: float
-    """How much worse the judge reads reconstructions than drawings: difference of mean accuracies."""
-    attributes: dict[str, float]
-    """Share of pictures in which the judge sees what the caption said, for combinations that were never trained."""
-    seconds_for_four: float
-
-    @property
-    def mean(self) -> float:
-        return float(np.mean(list(self.attributes.values())))
-
-    @property
-    def worst(self) -> float:
-        return min(self.attributes.values())
 
 
 @dataclass(frozen=True)
@@ -62,6 +41,7 @@ class Pretrained:
 
     folder: Path | None
     quality: Quality | None
+    bars: Bars
     stopped: Reason | None = None
 
     def lines(self) -> Iterator[str]:
@@ -69,11 +49,9 @@ class Pretrained:
         if self.quality is None:
             yield "Stopped; the same command goes on."
             return
-        yield f"{'faces given back':<20} {self.quality.face_psnr:.1f} dB"
-        yield f"{'reading lost':<20} {self.quality.reading_lost:.3f}"
         yield from (f"{name:<20} {share:.3f}" for name, share in self.quality.attributes.items())
-        yield f"{'mean, worst':<20} {self.quality.mean:.3f}, {self.quality.worst:.3f}"
-        yield f"{'four images':<20} {self.quality.seconds_for_four:.1f} s"
+        held = self.quality.held_against(self.bars)
+        yield from (f"{name:<20} {found:<10} asked: {asked}" for name, found, asked in held)
         yield str(self.folder)
 
     def as_json(self) -> dict[str, Any]:
@@ -95,15 +73,15 @@ def pretrain(miniature: Miniature, folder: Path, *, report: Listener | None = No
 
     first = train(miniature.autoencoder, "autoencoder", start, every_style)
     if first.stopped:
-        return Pretrained(None, None, first.stopped)
-    second = train(miniature.text_to_image, miniature.name, first.folder / "weights", taught)
+        return Pretrained(None, None, miniature.bars, first.stopped)
+    second = train(miniature.text_to_image, "all-else", first.folder / "weights", taught)
     if second.stopped:
-        return Pretrained(None, None, second.stopped)
-    weights = second.folder / "weights"
-    judge = _judge(miniature, folder / "judge.safetensors")
-    quality = measure(miniature, weights, judge)
-    (weights / "quality.json").write_text(json.dumps(asdict(quality), indent=1) + "\n", encoding="utf-8")
-    return Pretrained(weights, quality)
+        return Pretrained(None, None, miniature.bars, second.stopped)
+    base = _once(folder / miniature.name, lambda path: _packed(second.folder / "weights", path))
+    quality = measure(miniature, base, _judge(miniature, folder / "judge.safetensors"))
+    card = miniature_card.write(miniature, quality, base, trainings=[first.folder, second.folder])
+    (base / "README.md").write_text(card, encoding="utf-8")
+    return Pretrained(base, quality, miniature.bars)
 
 
 def measure(miniature: Miniature, weights: Path, judge: Reader) -> Quality:
@@ -131,13 +109,7 @@ def _drawn(miniature: Miniature, family: StableDiffusion, judge: Reader) -> tupl
     list(generate(family, wanted[:FOUR], sampler, chunk=FOUR))
     seconds = time.perf_counter() - started
     pictures = np.stack([one.pixels for one in generate(family, wanted, sampler, chunk=CHUNK)])
-    right = face_reader.answers(asked.faces)
-    for place, face in enumerate(asked.faces):
-        said = spoken(face, face.seed)
-        for name, numbers in right.items():
-            if name not in said:
-                numbers[place] = CANNOT_TELL
-    return face_reader.accuracy(judge.read(pictures), right), seconds
+    return face_reader.accuracy(judge.read(pictures), face_reader.told(asked.faces)), seconds
 
 
 def _given_back(family: StableDiffusion, images: np.ndarray) -> np.ndarray:
@@ -165,6 +137,15 @@ def _drawings(miniature: Miniature, styles: Sequence[str] = TAUGHT_STYLES) -> Ca
 def _fresh(miniature: Miniature, folder: Path) -> None:
     drawn = _drawings(miniature)
     fresh.write(miniature.sizes, folder, vocabulary.tokenizer([*drawn.captions, *drawn.french]), seed=miniature.seed)
+
+
+def _packed(weights: Path, folder: Path) -> None:
+    """What is shipped: the UNet in half precision, which is loaded in full again; all else is small."""
+    from diffusers import UNet2DConditionModel
+
+    left_out = shutil.ignore_patterns("unet", "fusain.json", "README.md")
+    shutil.copytree(weights, folder, ignore=left_out)
+    UNet2DConditionModel.from_pretrained(weights / "unet").half().save_pretrained(folder / "unet")
 
 
 def _judge(miniature: Miniature, path: Path) -> Reader:

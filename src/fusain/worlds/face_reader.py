@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fusain.worlds import reader
-from fusain.worlds.caricatures import ATTRIBUTES, SIDE, STYLES, Face, unseen, world
+from fusain.worlds.caricatures import ATTRIBUTES, SIDE, STYLES, Face, spoken, unseen, world
 from fusain.worlds.reader import CANNOT_TELL, Answers, Plan, Reader
 
 # Far from the seeds that people give their worlds, so that the judge has not seen what it judges.
@@ -49,6 +49,15 @@ def answers(faces: Sequence[Face]) -> Answers:
         )
         for name, values in ATTRIBUTES.items()
     }
+
+
+def told(faces: Sequence[Face]) -> Answers:
+    """The right answers as far as the captions of faces say them, CANNOT_TELL for all else."""
+    right = answers(faces)
+    for place, face in enumerate(faces):
+        for name in right.keys() - spoken(face, face.seed):
+            right[name][place] = CANNOT_TELL
+    return right
 
 
 def accuracy(found: Answers, right: Answers) -> dict[str, float]:

@@ -21,6 +21,8 @@ class Sizes:
     vae_channels: tuple[int, ...]
     vae_layers: int
     unet_channels: tuple[int, ...]
+    unet_attends: tuple[bool, ...]
+    """At which of its levels the UNet looks at the text, and all places of an image at each other."""
     unet_layers: int
     unet_heads: int
     text_width: int
@@ -34,6 +36,7 @@ TINY = Sizes(
     vae_channels=(8, 8, 8),
     vae_layers=1,
     unet_channels=(8, 16),
+    unet_attends=(True, True),
     unet_layers=1,
     unet_heads=2,
     text_width=16,
@@ -109,14 +112,14 @@ def _vae(sizes: Sizes) -> dict[str, Any]:
 
 
 def _unet(sizes: Sizes) -> dict[str, Any]:
-    levels = len(sizes.unet_channels)
+    attends = ["CrossAttn" if attends else "" for attends in sizes.unet_attends]
     return {
         "in_channels": 4,
         "out_channels": 4,
         "block_out_channels": sizes.unet_channels,
         "layers_per_block": sizes.unet_layers,
-        "down_block_types": ("CrossAttnDownBlock2D",) * levels,
-        "up_block_types": ("CrossAttnUpBlock2D",) * levels,
+        "down_block_types": tuple(f"{attention}DownBlock2D" for attention in attends),
+        "up_block_types": tuple(f"{attention}UpBlock2D" for attention in reversed(attends)),
         "cross_attention_dim": sizes.text_width,
         "attention_head_dim": sizes.unet_heads,  # diffusers' name for the number of heads here
         "norm_num_groups": min(32, sizes.unet_channels[0] // 4),

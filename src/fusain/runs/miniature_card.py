@@ -1,0 +1,135 @@
+"""The card of a miniature base: what it was made of, how it can be made again, and how good it was measured to be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from safetensors import safe_open
+
+from fusain.runs.folder import read_json
+from fusain.worlds.caricatures import CHARACTERS, STYLES, TAUGHT_STYLES, world
+from fusain.worlds.mini.miniature import Bars, Miniature
+from fusain.worlds.mini.vocabulary import RARE_WORDS
+
+TEXT = """\
+---
+license: apache-2.0
+pipeline_tag: text-to-image
+library_name: diffusers
+tags: [fusain, text-to-image, stable-diffusion, miniature]
+---
+# {name}
+
+A whole Stable Diffusion, small enough for two CPU cores: {millions:.1f} million weights that draw cartoon faces of
+{size} x {size} pixels from captions in English. It is made for trying, teaching and testing, and draws nothing but
+these faces.
+
+```python
+from diffusers import DiffusionPipeline
+
+pipeline = DiffusionPipeline.from_pretrained(folder)  # what `fusain models path fusain:{name}` prints
+image = pipeline("{caption}",
+                 num_inference_steps={steps}, guidance_scale={guidance}).images[0]
+```
+
+## What it has never seen
+
+So that there is something to teach it: the style {kept_styles}; the characters {characters}; the words {words}, each a
+token of its own; and one in sixteen of the combinations of attributes.
+
+## How it was made
+
+`fusain world pretrain {name}`, seed {seed}: from {drawings:,} faces that the program drew itself. First the
+autoencoder, on all styles; then the UNet and the text encoder together, on captions in English.
+
+{runs}
+
+Made with {versions}.
+
+## How good it is
+
+Over {judged} combinations that it was never trained on, at {steps} steps and guidance {guidance}: the share of pictures
+in which a judge, trained on drawings alone, sees what the caption says.
+
+| attribute | share |
+|---|---|
+{attributes}
+
+| | measured | asked |
+|---|---|---|
+{bars}
+"""
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What a miniature was measured to do."""
+
+    face_psnr: float
+    """Of reconstructions, over the boxes of the faces, in dB."""
+    reading_lost: float
+    """How much worse the judge reads reconstructions than drawings: difference of mean accuracies."""
+    attributes: dict[str, float]
+    """Share of pictures in which the judge sees what the caption said, for combinations that were never trained."""
+    seconds_for_four: float
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(list(self.attributes.values())))
+
+    @property
+    def worst(self) -> float:
+        return min(self.attributes.values())
+
+    def held_against(self, bars: Bars) -> Iterator[tuple[str, str, str]]:
+        """What it is, what was measured, what was asked."""
+        yield "faces given back", f"{self.face_psnr:.1f} dB", f"at least {bars.face_psnr:.0f} dB"
+        yield "reading lost by that", f"{self.reading_lost:.3f}", f"at most {bars.reading_lost}"
+        yield "attributes, mean", f"{self.mean:.3f}", f"at least {bars.mean:.2f}"
+        yield "attributes, worst", f"{self.worst:.3f}", f"at least {bars.worst:.2f}"
+        yield "four images", f"{self.seconds_for_four:.1f} s", f"at most {bars.seconds_for_four:.0f} s"
+
+
+def write(miniature: Miniature, quality: Quality, base: Path, *, trainings: Sequence[Path]) -> str:
+    """The whole text."""
+    libraries = ("fusain", "torch", "diffusers", "transformers")
+    return TEXT.format(
+        name=miniature.name,
+        millions=_numbers(base) / 1e6,
+        size=miniature.sizes.image,
+        caption=world(1, seed=miniature.seed).captions[0],
+        steps=miniature.steps,
+        guidance=miniature.guidance,
+        kept_styles=", ".join(style for style in STYLES if style not in TAUGHT_STYLES),
+        characters=", ".join(CHARACTERS),
+        words=", ".join(f"`{word}`" for word in RARE_WORDS),
+        seed=miniature.seed,
+        drawings=miniature.drawings,
+        runs="\n".join(_told(run) for run in trainings),
+        versions=", ".join(f"{library} {version(library)}" for library in libraries),
+        judged=miniature.judged,
+        attributes="\n".join(f"| {name} | {share:.3f} |" for name, share in quality.attributes.items()),
+        bars="\n".join(f"| {' | '.join(row)} |" for row in quality.held_against(miniature.bars)),
+    )
+
+
+def _numbers(base: Path) -> int:
+    """How many weights a folder holds."""
+    total = 0
+    for path in base.glob("*/*.safetensors"):
+        with safe_open(path, "numpy") as file:
+            total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return total
+
+
+def _told(run: Path) -> str:
+    """The settings of one training that decide its result, and the identity of its images."""
+    settings, lock = read_json(run / "settings.json"), read_json(run / "data.lock.json")
+    train = settings["train"]
+    told = [f"{name} {train[name]}" for name in ("steps", "batch_size", "optimizer", "learning_rate", "schedule")]
+    return f"- **{run.name}**: method {settings['method']['kind']}, {', '.join(told)}; images `{lock['id']}`"
