@@ -13,10 +13,9 @@ import time
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.worlds import BareStep, drawn_world, resolved
+from benchmarks.worlds import BareStep, drawn_world, our_optimizer, resolved
 from fusain.runs import assembly
 from fusain.training.engine import has_bf16, usable_cores
-from fusain.training.optimizers import make_optimizer
 from fusain.worlds.sprites import CLASSES
 
 ROUNDS = 6
@@ -40,7 +39,7 @@ def measure(recipe: str) -> None:
     name = settings.train.optimizer
     optimizers = {
         "fp32": torch.optim.Adam if name == "adam" else torch.optim.AdamW,
-        "bf16": lambda weights, lr: make_optimizer(name, weights, learning_rate=lr, weight_decay=0.0),
+        "bf16": our_optimizer(name),
     }
     steps = {
         precision: BareStep(

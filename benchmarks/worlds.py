@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,12 +11,14 @@ from typing import Any
 
 import torch
 
+from fusain.models.families.sd import TextCondition
 from fusain.models.family import Family
 from fusain.runs import assembly
 from fusain.runs.folder import RunFolder
 from fusain.runs.settings import RunSettings
 from fusain.settings.read import resolve
 from fusain.training.events import EventLog, Listener
+from fusain.training.optimizers import OptimizerName, make_optimizer
 from fusain.training.trainer import Trainer
 from fusain.worlds.sprites import world, write_arrays
 
@@ -25,13 +27,20 @@ QUIET = {"samples.every_steps": "0", "train.held_out_every_steps": "1000000", "c
 
 
 @contextmanager
-def drawn_world(count: int = 2_000) -> Iterator[Path]:
-    """A temporary folder with a world as arrays in `sprites/`."""
+def empty_folder() -> Iterator[Path]:
+    """A temporary folder, with the cache in it too."""
     with TemporaryDirectory() as folder:
         os.environ["FUSAIN_CACHE"] = f"{folder}/cache"
-        (Path(folder) / "sprites").mkdir()
-        write_arrays(world(count), Path(folder) / "sprites")
         yield Path(folder)
+
+
+@contextmanager
+def drawn_world(count: int = 2_000) -> Iterator[Path]:
+    """A temporary folder with a world as arrays in `sprites/`."""
+    with empty_folder() as folder:
+        (folder / "sprites").mkdir()
+        write_arrays(world(count), folder / "sprites")
+        yield folder
 
 
 def resolved(recipe: str, folder: Path, **changes: str) -> RunSettings:
@@ -50,23 +59,50 @@ def make_trainer(settings: RunSettings, name: str, *, listener: Listener) -> Tra
     return assembly.build_trainer(settings, folder, dataset, log)
 
 
+def our_optimizer(name: OptimizerName) -> Callable[..., torch.optim.Optimizer]:
+    """The optimizer of the loop, to be called as those of torch are."""
+    return lambda named, lr: make_optimizer(name, dict(named), learning_rate=lr, weight_decay=0.0)
+
+
 class BareStep:
     """Forward, backward and step of a family's network on tensors that lie ready: the floor of every loop."""
 
-    def __init__(self, family: Family, *, batch_size: int, precision: str, optimizer: Any = torch.optim.AdamW) -> None:
+    def __init__(
+        self,
+        family: Family,
+        *,
+        batch_size: int,
+        precision: str,
+        optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
+        clip_norm: float = 0.0,
+    ) -> None:
         size = family.network.unet.config.sample_size  # type: ignore[union-attr]
         channels = family.network.unet.config.in_channels  # type: ignore[union-attr]
         self.network = family.network.train()
-        self.optimizer = optimizer(self.network.parameters(), lr=1e-4)
+        learning = {name: one for name, one in self.network.named_parameters() if one.requires_grad}
+        self.weights, self.clip_norm = list(learning.values()), clip_norm
+        self.optimizer = optimizer(learning.items(), lr=1e-4)
         self.noisy, self.target = torch.randn(2, batch_size, channels, size, size)
         self.times = torch.randint(0, family.schedule.steps, (batch_size,))
-        classes = len(family.facts.classes)
-        self.labels = torch.eye(classes)[torch.arange(batch_size) % classes] if family.condition == "class" else None
+        self.condition = steering(family, batch_size)
         self.is_bf16 = precision == "bf16"
 
     def __call__(self) -> None:
         self.optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=self.is_bf16):
-            predicted = self.network(self.noisy, self.times, self.labels)
+            predicted = self.network(self.noisy, self.times, self.condition)
         torch.nn.functional.mse_loss(predicted.float(), self.target).backward()
+        if self.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.weights, self.clip_norm)
         self.optimizer.step()
+
+
+def steering(family: Family, batch_size: int) -> Any:
+    """What the network is steered by, as the loop hands it over: labels, text states, or nothing."""
+    if family.condition == "class":
+        classes = len(family.facts.classes)
+        return torch.eye(classes)[torch.arange(batch_size) % classes]
+    if family.condition == "text":
+        states_1LD = family.encode_captions([""])
+        return TextCondition(states_BLD=torch.randn(batch_size, *states_1LD.shape[1:]))
+    return None
