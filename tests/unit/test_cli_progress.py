@@ -38,6 +38,14 @@ def test_after_a_resume_only_this_session_counts():
     assert round(pace.remaining, 3) == 30.0
 
 
+def test_a_second_training_of_one_command_begins_anew():
+    pace = Pace()
+    run(pace, 20)
+    pace.take({"kind": "start", "step": 0, "steps": 50, "images_per_step": 8, "time": 2000.0})
+    pace.take({"kind": "step", "step": 1, "loss": 3.0, "seconds": 2.0, "time": 2002.0})
+    assert pace.describe() == "loss 3.0000, 4 images/s, estimating…"
+
+
 def test_durations():
     assert [duration(seconds) for seconds in (0.4, 59.4, 200, 7500)] == ["0 s", "59 s", "3 min 20 s", "2 h 05 min"]
 

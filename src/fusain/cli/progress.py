@@ -49,6 +49,8 @@ class Pace:
         if event["kind"] in ("start", "resumed"):
             self.step = self.first = int(event.get("step", 0))
             self.started = self.now
+            self.loss, self.stepping = None, 0.0  # one command may train twice
+            self.seconds.clear()
         elif event["kind"] == "step":
             self._step(event)
 
