@@ -51,7 +51,7 @@ def contact_sheet(rows: Mapping[str, Sequence[np.ndarray]], *, columns: int, sca
     sheet = Image.new("RGB", (margin * 2 + columns * (cell_width + gap) - gap, sheet_height), PAPER)
     pen, top = ImageDraw.Draw(sheet), margin
     for title, images in rows.items():
-        pen.text((margin, top + 4), title, fill=INK)
+        pen.text((margin, top + 4), _fitting(title, pen, sheet.width - 2 * margin), fill=INK)
         top += title_height
         for position, image in enumerate(images):
             row, column = divmod(position, columns)
@@ -59,3 +59,11 @@ def contact_sheet(rows: Mapping[str, Sequence[np.ndarray]], *, columns: int, sca
             sheet.paste(enlarged, (margin + column * (cell_width + gap), top + row * (cell_height + gap)))
         top += lines[title] * (cell_height + gap)
     return sheet
+
+
+def _fitting(title: str, pen: ImageDraw.ImageDraw, width: int) -> str:
+    """As much of a title as the sheet is wide; one that is cut says so."""
+    if pen.textlength(title) <= width:
+        return title
+    shown = next(end for end in range(len(title), -1, -1) if pen.textlength(f"{title[:end]}…") <= width or end == 0)
+    return f"{title[:shown].rstrip(' ,')}…"
