@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from fusain.errors import FusainError, SettingsError, StorageError, UnsafeFileError
 from fusain.models import bases
 from fusain.models.bases import fresh
+from fusain.models.bases.stored import read_header
 
 
 @pytest.fixture(scope="module")
@@ -158,3 +159,13 @@ def test_another_pipeline(folder):
     assert (base.architecture, base.components) == ("flux", {})
     with pytest.raises(SettingsError, match=r"This is Flux, but Stable Diffusion 1\.x is needed"):
         bases.expect(base, "sd1")
+
+
+@pytest.mark.parametrize("length", [0x280, 0x380, 0x480, 0x580])
+def test_a_length_that_looks_like_a_pickle_is_none(tmp_path, length):
+    """The first bytes of a safetensors file are the length of its header: 80 02 to 80 05 are possible."""
+    path = tmp_path / "model.safetensors"
+    header = json.dumps({"weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode().ljust(length)
+    path.write_bytes(length.to_bytes(8, "little") + header + bytes(4))
+    assert path.read_bytes()[:1] == b"\x80"
+    assert list(read_header(path).tensors) == ["weight"]

@@ -111,8 +111,14 @@ def _refuse_other(path: Path, head: bytes, size: int) -> None:
 
 
 def is_pickle(path: Path, head: bytes) -> bool:
-    """Told by its name or by its first bytes: a zip, a pickle of protocol 2 or newer, or an old tar."""
-    return path.suffix.lower() in PICKLE_SUFFIXES or head.startswith(PICKLE_HEADS) or head[257:262] == b"ustar"
+    """Told by its name or by its first bytes: a zip, a pickle of protocol 2 or newer, or an old tar.
+
+    The first bytes of a safetensors file are a length, and may be those of a pickle; its header then begins with "{".
+    """
+    if path.suffix.lower() in PICKLE_SUFFIXES:
+        return True
+    has_header = head[4:9] == b"\0\0\0\0{"
+    return not has_header and (head.startswith(PICKLE_HEADS) or head[257:262] == b"ustar")
 
 
 def pickled(path: Path, out: Path | None = None) -> UnsafeFileError:
