@@ -1,0 +1,149 @@
+"""Reading and writing LoRA files: diffusers' style and kohya's, of equal strength."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Literal
+
+import torch
+
+from fusain.errors import SettingsError, StorageError
+from fusain.models.adapters import header, names, parsing
+from fusain.models.adapters.adapter import Adapter, Layer, LowRank
+from fusain.models.bases import detection, layouts
+from fusain.models.bases.pickles import beside
+from fusain.models.bases.stored import Shapes, read_header, read_tensors
+from fusain.settings.notice import Notice
+
+Style = Literal["diffusers", "kohya"]
+STYLES: Final[tuple[Style, ...]] = ("diffusers", "kohya")
+
+
+def read(path: Path) -> Adapter:
+    """The LoRA in `path`, of any style; what is no LoRA, is broken or is for another model is an error."""
+    if not path.is_file():
+        raise StorageError("E-LORA-001", where=str(path))
+    found = read_header(path)
+    refuse_others(found.shapes, where=str(path))
+    tensors = read_tensors(found.tensors)
+    _refuse_non_finite(tensors, where=str(path))
+    groups, unknown = parsing.grouped(tensors)
+    if unknown:
+        raise _not_ours(found.shapes, unknown, where=str(path))
+    alphas = parsing.Alphas(parsing.style_of(list(tensors)), found.metadata)
+    layers = {name: parsing.layer_of(name, group, alphas, str(path)) for name, group in sorted(groups.items())}
+    notes = (*alphas.notes(str(path), len(layers)), *_zeros(tensors, where=str(path)))
+    return Adapter(layers, dict(found.metadata), alphas.style, notes)
+
+
+def write(
+    adapter: Adapter,
+    path: Path,
+    style: Style,
+    *,
+    dtype: torch.dtype = torch.float32,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """`adapter` as a safetensors file, whole or not at all; an older file at `path` is replaced."""
+    tensors: dict[str, torch.Tensor] = {}
+    for name, layer in adapter.layers.items():
+        plain = _writable(name, layer, style)
+        made = _kohya(name, plain, dtype) if style == "kohya" else _diffusers(name, plain, dtype, adapter)
+        tensors |= {key: tensor.detach().to("cpu").contiguous() for key, tensor in made.items()}
+    with beside(path) as waiting:
+        waiting.write_bytes(
+            header.whole(tensors, header.composed(adapter, {"modelspec.title": path.stem, **(metadata or {})}))
+        )
+        os.replace(waiting, path)
+
+
+def styles_for(adapter: Adapter) -> tuple[Style, ...]:
+    """The styles that can hold every layer; none for LoHa and LoKr, which are only read."""
+    layers = adapter.layers.values()
+    if not all(isinstance(layer, LowRank) for layer in layers):
+        return ()
+    measures_inputs = any(layer.magnitude is not None and layer.magnitude.ndim > 1 for layer in layers)
+    return ("kohya",) if measures_inputs else STYLES
+
+
+def refuse_others(shapes: Shapes, *, where: str) -> None:
+    """What is no LoRA at all, told by its names and shapes."""
+    found = detection.look(shapes)
+    if found is None:
+        raise SettingsError("E-LORA-002", where=where, found="none of its names is known")
+    if found.holds != ("lora",):
+        raise SettingsError("E-LORA-002", where=where, found=f"this is {found.words}")
+
+
+def made_for(shapes: Shapes) -> str:
+    """The model that a LoRA file seems to be made for, in words."""
+    found = detection.look(shapes)
+    if found is None or not found.architecture:
+        return "a model of another kind"
+    return layouts.in_words(found.architecture)
+
+
+def _not_ours(shapes: Shapes, unknown: list[str], *, where: str) -> SettingsError:
+    return SettingsError(
+        "E-LORA-006", where=where, model=made_for(shapes), count=len(unknown), total=len(shapes), first=unknown[0]
+    )
+
+
+def _refuse_non_finite(tensors: Mapping[str, torch.Tensor], *, where: str) -> None:
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise StorageError("E-LORA-003", where=where, name=name)
+
+
+def _zeros(tensors: Mapping[str, torch.Tensor], *, where: str) -> tuple[Notice, ...]:
+    empty = [name for name, tensor in tensors.items() if tensor.ndim > 1 and not bool(tensor.any())]
+    return (Notice("W-LORA-003", where=where, count=len(empty), first=empty[0]),) if empty else ()
+
+
+def _writable(name: str, layer: Layer, style: Style) -> LowRank:
+    """A layer that both styles can hold; of the others, one that says why not."""
+    if not isinstance(layer, LowRank):
+        raise SettingsError("E-LORA-007", where=name, kind="LoHa" if hasattr(layer, "a1") else "LoKr")
+    if layer.magnitude is not None and layer.magnitude.ndim > 1 and style == "diffusers":
+        raise SettingsError("E-LORA-008", where=name)
+    return layer.plain()
+
+
+def _kohya(name: str, layer: LowRank, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """alpha is such that alpha / rank is the whole factor, also of rsLoRA; it stays in fp32, being one number."""
+    key = names.to_kohya(name)
+    made = {
+        f"{key}.alpha": torch.tensor(layer.scale * layer.rank, dtype=torch.float32),
+        f"{key}.lora_down.weight": layer.down.to(dtype),
+        f"{key}.lora_up.weight": layer.up.to(dtype),
+    }
+    if layer.magnitude is not None:
+        # One column: readers tell by the first number that each output has a length, not each input.
+        per_output = layer.magnitude.ndim == 1
+        shape = (-1, *[1] * (layer.down.ndim - 1)) if per_output else tuple(layer.magnitude.shape)
+        made[f"{key}.dora_scale"] = layer.magnitude.to(dtype).reshape(shape)
+    return made
+
+
+def _diffusers(name: str, layer: LowRank, dtype: torch.dtype, adapter: Adapter) -> dict[str, torch.Tensor]:
+    """The factor is multiplied into the second matrix: whatever a reader does about alpha, the strength is right."""
+    a, b = ("lora_linear_layer.down", "lora_linear_layer.up") if _needs_older(name, adapter) else ("lora_A", "lora_B")
+    made = {
+        f"{name}.{a}.weight": layer.down.to(dtype),
+        f"{name}.{b}.weight": (layer.up.float() * layer.scale).to(dtype),
+    }
+    if layer.magnitude is not None:
+        shape = (1, -1, 1, 1) if layer.down.ndim == 4 else (-1,)
+        # transformers looks for the whole name of the parameter, PEFT for the name of the vector.
+        end = ".weight" if name.startswith(names.TEXT) else ""
+        made[f"{name}.lora_magnitude_vector{end}"] = layer.magnitude.to(dtype).reshape(shape)
+    return made
+
+
+def _needs_older(name: str, adapter: Adapter) -> bool:
+    """diffusers knows its own style of a text encoder only by attention layers; without any it reads the older one."""
+    part = name.partition(".")[0]
+    is_text = part.startswith(names.TEXT)
+    return is_text and not any(layer.startswith(part + ".") and ".self_attn." in layer for layer in adapter.layers)
