@@ -31,13 +31,21 @@ SMALL: dict[str, str] = {
     "train.held_out_every_steps": str(STEPS),
 }
 """Every recipe with its own mathematics, only the batch is smaller."""
+FEW_CLASS_IMAGES = {"data.class_images.count": "4", "data.class_images.steps": "2", "data.subject.class_word": "face"}
+OF_RECIPES = {
+    "dreambooth": FEW_CLASS_IMAGES,
+    "dreambooth-lora": FEW_CLASS_IMAGES,
+    "textual-inversion": {"data.captions.trigger_word": "<sks>"},
+}
+"""What some of them want to be told."""
 
 
 def record(recipe: str, folder: Path) -> list[float]:
     """The losses of the first steps of one recipe on a small drawn world."""
     kind = recipes.load(recipe).values["family"]["kind"]
     own = {"pixel": _of_pixels, "sd": _of_latents}[kind](folder)
-    overrides = list({**SMALL, **own, "runs_folder": str(folder / "runs")}.items())
+    of_recipe = OF_RECIPES.get(recipe, {})
+    overrides = list({**SMALL, **own, **of_recipe, "runs_folder": str(folder / "runs")}.items())
     actions.train(recipe, name=recipe, overrides=overrides)
     return [loss for _, loss in sorted(losses(folder / "runs" / recipe).items())]
 

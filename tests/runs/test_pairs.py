@@ -26,8 +26,8 @@ PAIRS = [
 def test_the_plug_folders_hold_what_we_know() -> None:
     assert (sorted(FAMILIES), sorted(METHODS), len(PAIRS)) == (
         ["pixel", "sd"],
-        ["autoencoder", "full"],
-        4,
+        ["autoencoder", "full", "lora", "textual_inversion"],
+        6,
     )
 
 
@@ -55,11 +55,11 @@ def test_pair(family_class: type[Family], method_class: type[Method], condition:
 def batch(size: int, step: int) -> Batch:
     draws = np.arange(step * 4, step * 4 + 4)
     pixels = torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(step)) * 2 - 1
-    return Batch(draws, draws, pixels, torch.ones(4), torch.eye(2)[[0, 1, 0, 1]], ("a", "b", "c", "d"))
+    return Batch(draws, draws, pixels, torch.ones(4), torch.eye(2)[[0, 1, 0, 1]], ("a <sks>", "b", "c", "d"))
 
 
 def drawn(family: Family) -> np.ndarray:
     label = {"cat": 1.0} if family.condition == "class" else None
-    wanted = Wanted(3, label, prompt="a" if family.condition == "text" else None)
+    wanted = Wanted(3, label, prompt="a <sks>" if family.condition == "text" else None)
     (image,) = generate(family, [wanted], SamplerSettings(steps=2), chunk=1)
     return image.pixels

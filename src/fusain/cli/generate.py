@@ -47,6 +47,9 @@ SIZE = Size()
 @click.option("--batch-size", "chunk", type=click.IntRange(1), help="Images drawn at once.")
 @click.option("--checkpoint", metavar="STEP", help="A step or 'latest'; without it, the final weights.")
 @click.option("--weights", type=click.Choice(["ema", "raw"]), default="ema", show_default=True, help="Averaged or not.")
+@click.option(
+    "--strength", type=click.FloatRange(0, 2), help="How much of a LoRA counts; without it, 1. 0 is the base."
+)
 @click.option("--device", metavar="NAME", default="auto", show_default=True, help="Where to draw.")
 @click.option("-o", "--output", "folder", type=click.Path(path_type=Path), help="Without it, a folder in the run.")
 @click.option("--runs-folder", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
@@ -63,6 +66,7 @@ def verb(
     chunk: int | None,
     checkpoint: str | None,
     weights: Literal["ema", "raw"],
+    strength: float | None,
     device: str,
     folder: Path | None,
     runs_folder: Path,
@@ -76,6 +80,7 @@ def verb(
       fusain generate my_run --label spell --guidance 2 --seed 1
       fusain generate my_run --label spell=0.6,food=0.4 --steps 10 --sampler ddim --eta 0
       fusain generate my_run --prompt "a face with a red hat" --negative glasses --size 96x64
+      fusain generate my_lora --prompt "a face with a red hat" --strength 0.7
     """
     from fusain.runs import actions
 
@@ -90,6 +95,7 @@ def verb(
         sampler=_sampler(run, runs_folder, {name: wish for name, wish in wishes.items() if wish is not None}),
         checkpoint=checkpoint,
         weights=weights,
+        strength=strength,
         device=device,
         output=folder,
         runs_folder=runs_folder,

@@ -118,7 +118,11 @@ def say(event: Event) -> str:
 
 def at_work(event: Event) -> str:
     """What happens before the first step, and how far it is; '' for other events."""
-    words = {"indexing": "Looking at images", "encoding": f"Encoding {event.get('part', '')}"}.get(event["kind"])
+    words = {
+        "indexing": "Looking at images",
+        "class_images": "Drawing class images",
+        "encoding": f"Encoding {event.get('part', '')}",
+    }.get(event["kind"])
     return f"{words}: {event['done']:,} of {event['total']:,}" if words else ""
 
 

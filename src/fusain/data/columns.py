@@ -15,15 +15,17 @@ from fusain.data import fitting, order
 from fusain.data import lock as locks
 from fusain.data.captions import processed
 from fusain.data.chance import Draws
+from fusain.data.class_images import is_one
 from fusain.data.examine import read
 from fusain.data.images import Pixels
 from fusain.data.index import Held
-from fusain.data.order import Balance, BucketOrder, Order
+from fusain.data.order import AnyOrder, Balance, BucketOrder, Order, PairedOrder
 from fusain.data.quarantine import Quarantined
 from fusain.data.report import DataReport, make_report
 from fusain.data.settings import DataSettings
 from fusain.data.shapes import Shape, Sides, covering
 from fusain.data.source import Source
+from fusain.data.subjects import Subject
 from fusain.errors import DataError
 from fusain.settings.notice import Notice
 
@@ -73,6 +75,8 @@ class Dataset:
     quarantined: tuple[Quarantined, ...]
     ignored: Mapping[str, int]
     is_held_out: npt.NDArray[np.bool_] | None
+    subjects: tuple[Subject, ...] = ()
+    class_prefix: str = ""
     train: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     held_out: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     id: str = ""
@@ -88,16 +92,41 @@ class Dataset:
     def path(self) -> Path:
         return self.source.path
 
+    @cached_property
+    def is_class_image(self) -> npt.NDArray[np.bool_]:
+        """Which images show the class of a subject and not the subject."""
+        return np.asarray([is_one(self, name) for name in self.names], dtype=np.bool_)
+
+    @property
+    def subject_rows(self) -> npt.NDArray[np.int64]:
+        """The training images but for class images."""
+        return self.train[~self.is_class_image[self.train]]
+
     @property
     def train_entries(self) -> npt.NDArray[np.int64]:
-        """The training images, each as often as it is repeated."""
-        times = self.settings.repeats if self.repeats is None else self.settings.repeats * self.repeats[self.train]
-        return np.repeat(self.train, times)
+        """The training images but for class images, each as often as it is repeated."""
+        rows = self.subject_rows
+        times = self.settings.repeats if self.repeats is None else self.settings.repeats * self.repeats[rows]
+        return np.repeat(rows, times)
+
+    @property
+    def class_entries(self) -> npt.NDArray[np.int64]:
+        """The class images, each as often as its folder says: they come up in turn, however many epochs it takes."""
+        rows = self.train[self.is_class_image[self.train]]
+        return rows if self.repeats is None else np.repeat(rows, self.repeats[rows])
+
+    @property
+    def class_draws(self) -> int:
+        """Class images in an epoch: one beside each subject image, in buckets about as many."""
+        if not self.settings.class_images.weight:
+            return 0
+        shared = order.shared_out(self.bucket_ids[self.class_entries], len(self.train_entries))
+        return sum(shared.values()) if shared and self.settings.buckets else len(self.train_entries)
 
     @property
     def entries(self) -> int:
         """Draws in an epoch, with those that fill up the last batch of each bucket."""
-        return len(self.train_entries) + sum(bucket.fill_up for bucket in self.buckets())
+        return len(self.train_entries) + self.class_draws + sum(bucket.fill_up for bucket in self.buckets())
 
     @property
     def is_balanced(self) -> bool:
@@ -125,13 +154,15 @@ class Dataset:
         """The buckets that hold training images, by their heights; without buckets none."""
         if not self.settings.buckets:
             return []
-        entries = self.train_entries
-        ids = self.bucket_ids[entries]
+        entries = np.concatenate([self.train_entries, self.class_entries])
+        ids, count = self.bucket_ids[entries], len(self.train_entries)
+        shared = order.shared_out(ids[count:], count)
         found = []
         for number in np.unique(ids).tolist():
             rows = entries[ids == number]
-            batches = order.batches_of(len(rows), self.batch_size)
-            fill_up = 0 if self.is_balanced else batches * self.batch_size - len(rows)
+            draws = int((ids[:count] == number).sum()) + shared.get(number, 0)
+            batches = order.batches_of(draws, self.batch_size)
+            fill_up = 0 if self.is_balanced else batches * self.batch_size - draws
             shape = Shape(*self.shapes[rows[0]].tolist())
             found.append(Bucket(shape, len(np.unique(rows)), batches, fill_up))
         return found
@@ -143,12 +174,13 @@ class Dataset:
         ids: npt.NDArray[np.int64] = np.unique(packed, return_inverse=True)[1].reshape(-1).astype(np.int64)
         return ids
 
-    def order(self, seed: int, batch_size: int) -> Order | BucketOrder:
+    def order(self, seed: int, batch_size: int) -> AnyOrder:
         """Which image each draw uses."""
+        entries, others = self.train_entries, self.class_entries
         if not self.settings.buckets:
-            return Order(seed, self.train_entries, self.chances())
-        entries = self.train_entries
-        return BucketOrder(seed, entries, self.bucket_ids[entries], batch_size, self.chances())
+            return PairedOrder(seed, entries, others) if len(others) else Order(seed, entries, self.chances())
+        beside = (others, self.bucket_ids[others])
+        return BucketOrder(seed, entries, self.bucket_ids[entries], batch_size, self.chances(), beside)
 
     def names_of(self, items: Draws) -> list[str]:
         return [self.names[row] for row in np.asarray(items).tolist()]
@@ -213,8 +245,9 @@ class Dataset:
             return None
         wording, seed = self.settings.captions, self.seed if seed is None else seed
         numbers = [None] * len(items) if draws is None else draws.tolist()
+        of_class = self.is_class_image  # their captions stay free of what calls for the subject
         return tuple(
-            processed(self.captions[row], wording, seed=seed, draw=draw)
+            self.captions[row] if of_class[row] else processed(self.captions[row], wording, seed=seed, draw=draw)
             for row, draw in zip(items.tolist(), numbers, strict=True)
         )
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fusain.data import index_cache, manifest, notices, split
+from fusain.data import class_images, index_cache, manifest, notices, split
 from fusain.data import lock as locks
+from fusain.data.class_images import ClassImageSettings, Drawn
 from fusain.data.columns import Dataset
 from fusain.data.examine import CHUNK, Fit
-from fusain.data.quarantine import refuse_if_too_many
+from fusain.data.quarantine import Quarantined, refuse_if_too_many
 from fusain.data.settings import DataSettings, kinds
 from fusain.data.shapes import Shapes
 from fusain.data.source import EXTENSIONS, Listing, Source, resolved
+from fusain.data.subjects import SubjectSettings
 from fusain.errors import DataError
 from fusain.settings.notice import Notice
 
@@ -37,13 +40,16 @@ def prepare(
     seed: int = 0,
     lock: Mapping[str, Any] | None = None,
     report: Report | None = None,
+    drawn: Drawn | None = None,
 ) -> Dataset:
     """Everything of `data.path`, looked at and split; with a lock the split is the locked one, or an error.
 
-    `multiple` is what the sides of buckets are multiples of.
+    `multiple` is what the sides of buckets are multiples of; `drawn` gives class images where the settings want some.
     """
     tell = report or (lambda kind, **facts: None)
-    dataset = _looked_at(settings, settings.shapes(size, multiple), batch_size, seed, tell)
+    if not needs_captions:  # then nothing tells the images of a subject from those of its class
+        settings = settings.model_copy(update={"class_images": ClassImageSettings(), "subject": SubjectSettings()})
+    dataset = _looked_at(settings, settings.shapes(size, multiple), batch_size, seed, tell, drawn)
     if needs_captions:
         _require_captions(dataset)
     dataset.id = locks.identity(dataset)
@@ -62,14 +68,17 @@ def prepare(
     return dataset
 
 
-def _looked_at(settings: DataSettings, shapes: Shapes, batch_size: int, seed: int, tell: Report) -> Dataset:
+def _looked_at(
+    settings: DataSettings, shapes: Shapes, batch_size: int, seed: int, tell: Report, drawn: Drawn | None
+) -> Dataset:
     """Listed and decoded once; what is broken is put aside by name, unless it is too much."""
     source = _source(settings)
     listing = source.listing()
-    if not listing.names and not listing.faults:
+    if not listing.faults and all(class_images.is_one(listing, name) for name in listing.names):
         raise _no_images(source, listing)
     if settings.caption_column is not None and settings.caption_column not in listing.columns:
         raise _no_column(settings.caption_column, source, listing)
+    source, listing = class_images.settled(settings, source, listing, open_source=_opened, drawn=drawn)
     limit = int(settings.memory_gb * 1e9)
     is_kept = len(listing) * shapes.size**2 * 3 <= limit
     fit = Fit(shapes, settings.crop, settings.max_pixels, is_kept=is_kept)
@@ -84,9 +93,9 @@ def _looked_at(settings: DataSettings, shapes: Shapes, batch_size: int, seed: in
 
     index = manifest.build(source, listing, fit, limit=limit, progress=progress, warn=cache_failed)
     quarantined = tuple(sorted((*listing.faults, *index.quarantined()), key=lambda entry: entry.name))
-    refuse_if_too_many(quarantined, len(quarantined) + len(listing) - len(index.faults), settings.max_quarantined)
     good = index.good()
     listing = listing.take(good)
+    _refuse_if_too_many(quarantined, listing, settings.max_quarantined)
     return Dataset(
         settings=settings,
         size=shapes.size,
@@ -113,19 +122,34 @@ def _looked_at(settings: DataSettings, shapes: Shapes, batch_size: int, seed: in
         ignored=listing.ignored,
         is_held_out=listing.is_held_out,
         notices=tuple(said),
+        subjects=listing.subjects,
+        class_prefix=listing.class_prefix,
     )
 
 
+def _refuse_if_too_many(quarantined: tuple[Quarantined, ...], good: Listing, most: float) -> None:
+    """Subject images apart from class images, for many of the one make up for none of the other."""
+    for of_class in (False, True) if good.class_prefix else (False,):
+        aside = [entry for entry in quarantined if class_images.is_one(good, entry.name) == of_class]
+        count = sum(class_images.is_one(good, name) == of_class for name in good.names)
+        if aside or count:
+            refuse_if_too_many(aside, len(aside) + count, most)
+
+
 def _source(settings: DataSettings) -> Source:
-    path = resolved(settings.path)
     labels_path = resolved(settings.labels_path, "data.labels_path") if settings.labels_path is not None else None
-    sources = kinds()
     if settings.kind != "auto":
-        return sources[settings.kind](path, labels_path, settings.caption_column)
+        return kinds()[settings.kind](resolved(settings.path), labels_path, settings.caption_column)
+    return _opened(settings.path, "data.path", labels_path, settings.caption_column)
+
+
+def _opened(path: Path, key: str, labels_path: Path | None = None, caption_column: str | None = None) -> Source:
+    """The source that recognises the path which the setting `key` holds."""
+    found, sources = resolved(path, key), kinds()
     for source in sources.values():
-        if source.recognises(path):
-            return source(path, labels_path, settings.caption_column)
-    raise DataError("E-DATA-004", where="data.path", path=path, kinds=", ".join(sources))
+        if source.recognises(found):
+            return source(found, labels_path, caption_column)
+    raise DataError("E-DATA-004", where=key, path=found, kinds=", ".join(sources))
 
 
 def _no_images(source: Source, listing: Listing) -> DataError:
@@ -176,18 +200,20 @@ def _set_aside(dataset: Dataset) -> npt.NDArray[np.int64]:
         if leaking:
             shown = notices.paired(dataset, leaking)
             raise DataError("E-DATA-023", where=str(dataset.path), count=f"{len(leaking):,}", shown=shown)
-        if dataset.is_held_out.all():
+        if dataset.is_held_out[~dataset.is_class_image].all():
             raise DataError("E-DATA-022", where="data.path", number=f"{len(dataset):,}", count=f"{len(dataset):,}")
         return np.flatnonzero(dataset.is_held_out)
-    number = split.wanted(wanted, len(dataset))
-    return split.choose(dataset.seed, dataset.pixel_hashes, dataset.label_ids, number)
+    rows = np.flatnonzero(~dataset.is_class_image)
+    number = split.wanted(wanted, len(rows))
+    labels = dataset.label_ids[rows] if dataset.label_ids is not None else None
+    return rows[split.choose(dataset.seed, dataset.pixel_hashes[rows], labels, number)]
 
 
 def check_batch(dataset: Dataset, *, batch_size: int, accumulation: int = 1, processes: int = 1) -> None:
     """A step may not use an image twice: the images of an epoch must fill one."""
     needed = batch_size * accumulation * processes
     entries = len(dataset.train_entries)
-    if entries >= needed:
+    if entries + dataset.class_draws >= needed:
         return
     raise DataError(
         "E-DATA-031",
@@ -197,9 +223,9 @@ def check_batch(dataset: Dataset, *, batch_size: int, accumulation: int = 1, pro
         processes=processes,
         needed=needed,
         entries=entries,
-        images=len(dataset.train),
+        images=len(dataset.subject_rows),
         repeats=dataset.settings.repeats,
         fits=max(1, entries // (accumulation * processes)),
         enough=-(-needed * dataset.settings.repeats // entries) if entries else needed,
-        more=-(-needed // dataset.settings.repeats) - len(dataset.train),
+        more=-(-needed // dataset.settings.repeats) - len(dataset.subject_rows),
     )

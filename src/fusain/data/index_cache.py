@@ -40,7 +40,7 @@ def folder() -> Path:
 def path_for(source: Source, fit: Fit) -> Path:
     """One file for each folder and way to fit its images."""
     shapes = fit.shapes
-    facts = [VERSION, str(source.path), source.kind, shapes.size, fit.crop, fit.max_pixels, fit.is_kept]
+    facts: list[object] = [VERSION, *source.identity, shapes.size, fit.crop, fit.max_pixels, fit.is_kept]
     if shapes.aspect is not None:
         facts += [shapes.multiple, shapes.aspect, shapes.max_upscale]
     identity = json.dumps(facts)

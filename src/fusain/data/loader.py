@@ -14,7 +14,7 @@ from fusain.data.chance import Draws
 from fusain.data.columns import Dataset
 from fusain.data.dataset import Report
 from fusain.data.images import Pixels
-from fusain.data.order import BucketOrder, Order
+from fusain.data.order import AnyOrder
 from fusain.data.quarantine import Quarantined, refuse_if_too_many
 from fusain.data.settings import DataSettings
 from fusain.data.workers import Workers
@@ -39,7 +39,7 @@ class Making:
     """Makes any batch by its number; it keeps no state, so that every worker makes the same one."""
 
     dataset: Dataset
-    order: Order | BucketOrder
+    order: AnyOrder
     seed: int
     batch_size: int
     start_draw: int
@@ -74,8 +74,9 @@ class Making:
         return _Taken(row, np.zeros((*self.dataset.shapes[row], 3), np.uint8), broken)
 
     def _stand_ins(self, row: int) -> Iterator[int]:
-        """The training images of the same shape that follow, asked for only where one broke."""
-        alike = self.dataset.train[self.dataset.bucket_ids[self.dataset.train] == self.dataset.bucket_ids[row]]
+        """The training images of the same kind and shape that follow, asked for only where one broke."""
+        train, ids, of_class = self.dataset.train, self.dataset.bucket_ids, self.dataset.is_class_image
+        alike = train[(ids[train] == ids[row]) & (of_class[train] == of_class[row])]
         place = int(np.searchsorted(alike, row))
         for step in range(1, min(len(alike), SUBSTITUTES_TRIED)):
             yield int(alike[(place + step) % len(alike)])

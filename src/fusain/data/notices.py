@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from fusain.data import lock as locks
-from fusain.data import split
+from fusain.data import split, subjects
 from fusain.data.report import EXTREME_ASPECT
 from fusain.settings.notice import Notice
 
@@ -29,9 +29,10 @@ def paired(dataset: Dataset, pairs: list[tuple[int, int]]) -> str:
 
 def worth_a_word(dataset: Dataset) -> Iterator[Notice]:
     """What is worth a word before training, though nothing is wrong."""
-    if len(dataset.train) < FEW_IMAGES:
-        yield Notice("W-DATA-001", count=len(dataset.train))
-    if not len(dataset.held_out) and dataset.settings.held_out == "auto":
+    yield from subjects.worth_a_word(dataset)
+    if len(dataset.subject_rows) < FEW_IMAGES and not dataset.subjects:  # of one subject a handful is usual
+        yield Notice("W-DATA-001", count=len(dataset.subject_rows))
+    if not len(dataset.held_out) and dataset.settings.held_out == "auto" and not dataset.subjects:
         yield Notice("W-DATA-002", count=len(dataset), least=split.AUTO_LEAST_IMAGES)
     if dataset.quarantined:
         names = locks.some([entry.name for entry in dataset.quarantined])

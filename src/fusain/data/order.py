@@ -1,4 +1,4 @@
-"""Which image each draw uses, as a function of (seed, n): a permutation an epoch, or drawn by the shares of classes."""
+"""Which image each draw uses, as a function of (seed, n): permutations, pairs, buckets, or by the shares of classes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from fusain.errors import DataError
 
 Balance = Literal["none", "equal", "complement", "weights"]
 Entries = npt.NDArray[np.int64]
+NOBODY = np.zeros(0, np.int64)
 
 
 def shares(
@@ -52,9 +53,12 @@ def given_shares(class_weights: Mapping[str, float], classes: tuple[str, ...]) -
 class Order:
     """The image of every draw, for any batch size; `entries` holds each training image as often as it is repeated."""
 
-    def __init__(self, seed: int, entries: Entries, chances: npt.NDArray[np.float64] | None = None) -> None:
+    def __init__(
+        self, seed: int, entries: Entries, chances: npt.NDArray[np.float64] | None = None, what: str = "order"
+    ) -> None:
         self.seed = seed
         self.entries = entries
+        self.what = what
         self._ends = None if chances is None else np.cumsum(chances) / np.sum(chances)
         self._permutation = lru_cache(maxsize=2)(self._permute)
 
@@ -72,14 +76,27 @@ class Order:
         return self.entries[found]
 
     def _permute(self, epoch: int) -> Entries:
-        return chance.permutation(self.seed, epoch, len(self.entries))
+        return chance.permutation(self.seed, epoch, len(self.entries), self.what)
 
     def __getstate__(self) -> dict[str, object]:
-        return {"seed": self.seed, "entries": self.entries, "ends": self._ends}
+        return {"seed": self.seed, "entries": self.entries, "what": self.what, "ends": self._ends}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        self.__init__(state["seed"], state["entries"])  # type: ignore[misc]
+        self.__init__(state["seed"], state["entries"], what=state["what"])  # type: ignore[misc]
         self._ends = state["ends"]  # type: ignore[assignment]
+
+
+class PairedOrder:
+    """A subject image and a class image in turn; class images all come up before one of them comes again."""
+
+    def __init__(self, seed: int, entries: Entries, others: Entries) -> None:
+        self._one, self._other = Order(seed, entries), Order(seed, others, what="class images")
+
+    def items(self, draws: chance.Draws) -> Entries:
+        """The images of these draws."""
+        pairs = draws // 2
+        found: Entries = np.where(draws % 2 == 0, self._one.items(pairs), self._other.items(pairs))
+        return found
 
 
 class BucketOrder:
@@ -87,17 +104,32 @@ class BucketOrder:
 
     An epoch is a permutation within each bucket, cut into batches whose order is drawn over all buckets. A bucket's
     last batch is filled up from the beginning of its permutation. With `chances` first the bucket of a batch is
-    drawn, by the sum of its chances, and then its images.
+    drawn, by the sum of its chances, and then its images. Images `beside` the entries, with their buckets, come up in
+    turn over the epochs, in each epoch about as many as there are entries.
     """
 
     def __init__(
-        self, seed: int, entries: Entries, buckets: Entries, batch_size: int, chances: npt.NDArray[np.float64] | None
+        self,
+        seed: int,
+        entries: Entries,
+        buckets: Entries,
+        batch_size: int,
+        chances: npt.NDArray[np.float64] | None,
+        beside: tuple[Entries, Entries] = (NOBODY, NOBODY),
     ) -> None:
         self.seed, self.batch_size = seed, batch_size
-        self._buckets = [entries[buckets == bucket] for bucket in np.unique(buckets).tolist()]
+        others, other_buckets = beside
+        numbers = np.unique(np.concatenate([buckets, other_buckets])).tolist()
+        self._buckets = [entries[buckets == bucket] for bucket in numbers]
+        self._beside = [
+            Order(seed, others[other_buckets == bucket], what=f"class images/{place}")
+            for place, bucket in enumerate(numbers)
+        ]
+        shared = shared_out(other_buckets, len(entries))
+        self._shares = [shared.get(bucket, 0) for bucket in numbers]
         self._ends: list[npt.NDArray[np.float64]] | None = None
         if chances is not None:
-            self._ends = [np.cumsum(chances[buckets == bucket]) for bucket in np.unique(buckets).tolist()]
+            self._ends = [np.cumsum(chances[buckets == bucket]) for bucket in numbers]
         self._epoch: tuple[int, Entries] = (-1, entries)
 
     def items(self, draws: chance.Draws) -> Entries:
@@ -109,7 +141,8 @@ class BucketOrder:
         batch = -(-int(draws[0]) // self.batch_size)
         if self._ends is not None:
             return self._drawn(batch, draws, self._ends)
-        epoch, place = divmod(batch, sum(batches_of(len(bucket), self.batch_size) for bucket in self._buckets))
+        counts = (len(bucket) + share for bucket, share in zip(self._buckets, self._shares, strict=True))
+        epoch, place = divmod(batch, sum(batches_of(count, self.batch_size) for count in counts))
         if self._epoch[0] != epoch:
             self._epoch = epoch, self._planned(epoch)
         images: Entries = self._epoch[1][place]
@@ -119,6 +152,10 @@ class BucketOrder:
         """All batches of an epoch."""
         batches = []
         for number, bucket in enumerate(self._buckets):
+            share = self._shares[number]
+            if share:
+                here = self._beside[number].items(np.arange(epoch * share, (epoch + 1) * share))
+                bucket = np.concatenate([bucket, here])
             images = bucket[chance.permutation(self.seed, epoch, len(bucket), f"order/{number}")]
             count = batches_of(len(bucket), self.batch_size)
             batches.append(np.resize(images, (count, self.batch_size)))
@@ -131,6 +168,16 @@ class BucketOrder:
         places = _place(ends[number], chance.uniform(self.seed, draws, "sample"))
         images: Entries = self._buckets[number][places]
         return images
+
+
+AnyOrder = Order | PairedOrder | BucketOrder
+
+
+def shared_out(buckets: Entries, draws: int) -> dict[int, int]:
+    """How many of so many draws each bucket has an epoch, by its images and at least one."""
+    numbers, counts = np.unique(buckets, return_counts=True)
+    shares = np.maximum(1, np.round(draws * counts / max(1, len(buckets)))).astype(np.int64)
+    return dict(zip(numbers.tolist(), shares.tolist(), strict=True))
 
 
 def batches_of(count: int, batch_size: int) -> int:

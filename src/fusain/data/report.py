@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
+from fusain.data import subjects
 from fusain.data.images import Conversion
 from fusain.data.split import AUTO_LEAST_IMAGES, Groups
 
@@ -66,6 +68,13 @@ class DataReport:
     ignored_files: dict[str, int]
     in_memory: bool
     notices: list[dict[str, str]]
+    subjects: dict[str, int]
+    """Images of each, where an identifier names them."""
+    class_images: int
+    class_weight: float
+    class_draws: int
+    """Class images in an epoch."""
+    class_repeats: dict[str, int]
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -76,6 +85,7 @@ class DataReport:
         yield "images", f"{self.images:,}: {self.train:,} to learn from, {self.held_out:,} held out"
         if self.held_out_note:
             yield "held out", self.held_out_note
+        yield from self._of_subjects()
         yield from self._said_of_them()
         for reason, count in self.quarantined_kinds.items():
             first = next(entry["reason"] for entry in self.quarantined if entry["code"] == reason)
@@ -87,6 +97,19 @@ class DataReport:
             yield "duplicates", f"{self.duplicates:,} of the images show what another one shows"
         if self.ignored_files:
             yield "passed over", ", ".join(f"{count:,} {end}" for end, count in self.ignored_files.items())
+
+    def _of_subjects(self) -> Iterator[tuple[str, str]]:
+        for title, count in self.subjects.items():
+            yield f"subject {title}", f"{count:,} image{'' if count == 1 else 's'}"
+        if not self.class_draws:
+            return
+        an_epoch = f"{self.class_draws:,} of them an epoch" if self.class_images else "none yet"
+        yield "class images", f"{self.class_images:,} of weight {self.class_weight:g}, {an_epoch}"
+        if self.class_repeats:
+            yield (
+                "class repeats",
+                ", ".join(f"{count:,} images {times} x" for times, count in self.class_repeats.items()),
+            )
 
     def _said_of_them(self) -> Iterator[tuple[str, str]]:
         for name, count in self.classes.items():
@@ -122,23 +145,24 @@ def make_report(dataset: Dataset) -> DataReport:
     shorter = np.minimum(dataset.heights, dataset.widths)
     longer = np.maximum(dataset.heights, dataset.widths)
     buckets = dataset.buckets()
-    words = [len(caption.split()) for caption in dataset.captions or () if caption]
+    of_subject = np.flatnonzero(~dataset.is_class_image)
+    words = [len(dataset.captions[row].split()) for row in of_subject if dataset.captions and dataset.captions[row]]
     return DataReport(
         path=str(dataset.path),
         kind=dataset.source.kind,
         id=dataset.id,
         size=dataset.size,
-        images=len(dataset),
-        train=len(dataset.train),
+        images=len(of_subject),
+        train=len(dataset.subject_rows),
         held_out=len(dataset.held_out),
         held_out_note=_held_out_note(dataset),
         draws_an_epoch=dataset.entries,
         classes=dataset.class_counts(),
         classes_held_out=dataset.class_counts(dataset.held_out),
         expected_shares=dataset.expected_shares(),
-        repeats=_repeats(dataset),
+        repeats=_repeats(dataset, of_subject, dataset.settings.repeats),
         captions=len(words),
-        captions_missing=len(dataset) - len(words) if dataset.captions is not None else 0,
+        captions_missing=len(of_subject) - len(words) if dataset.captions is not None else 0,
         caption_words_median=float(np.median(words)) if words else 0.0,
         caption_words_longest=max(words, default=0),
         quarantined=[vars(entry) for entry in dataset.quarantined],
@@ -160,6 +184,11 @@ def make_report(dataset: Dataset) -> DataReport:
         ignored_files=dict(dataset.ignored),
         in_memory=dataset.held is not None,
         notices=[notice.as_json() for notice in dataset.notices],
+        subjects={one.title: len(subjects.rows_of(dataset, one)) for one in dataset.subjects},
+        class_images=len(dataset) - len(of_subject),
+        class_weight=dataset.settings.class_images.weight,
+        class_draws=dataset.class_draws,
+        class_repeats=_repeats(dataset, np.flatnonzero(dataset.is_class_image), 1),
     )
 
 
@@ -171,10 +200,10 @@ def _held_out_note(dataset: Dataset) -> str:
     return "none, as data.held_out says"
 
 
-def _repeats(dataset: Dataset) -> dict[str, int]:
+def _repeats(dataset: Dataset, rows: npt.NDArray[np.int64], all_times: int) -> dict[str, int]:
     if dataset.repeats is None:
         return {}
-    times, counts = np.unique(dataset.repeats * dataset.settings.repeats, return_counts=True)
+    times, counts = np.unique(dataset.repeats[rows] * all_times, return_counts=True)
     return dict(zip(map(str, times.tolist()), counts.tolist(), strict=True))
 
 

@@ -10,10 +10,12 @@ from pydantic import field_validator
 
 import fusain.data.sources
 from fusain.data.captions import CaptionSettings
+from fusain.data.class_images import ClassImageSettings
 from fusain.data.fitting import Crop
 from fusain.data.order import Balance
 from fusain.data.shapes import Shapes
 from fusain.data.source import Source
+from fusain.data.subjects import SubjectSettings
 from fusain.plugins import find
 from fusain.settings.section import Section, advanced, basic
 
@@ -39,6 +41,8 @@ class DataSettings(Section):
     caption_column: str | None = advanced(None, min_length=1)
     """The column of a metadata file that holds the captions. Without it, `text` or `caption`."""
     captions: CaptionSettings = CaptionSettings()
+    subject: SubjectSettings = SubjectSettings()
+    class_images: ClassImageSettings = ClassImageSettings()
     balance: Balance = basic("none")
     """How classes are drawn: as they come (`none`), `equal`, by `complement` (1 - n/N an image) or by `weights`."""
     class_weights: dict[str, float] = advanced(default_factory=dict)

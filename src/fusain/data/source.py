@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from fusain.data import sniff
 from fusain.data.quarantine import Quarantined
+from fusain.data.subjects import Subject
 from fusain.errors import DataError
 from fusain.settings.notice import Notice
 
@@ -56,6 +57,10 @@ class Listing:
     """Of a metadata file, any of which may hold the captions."""
     notices: tuple[Notice, ...] = ()
     """What is worth a word about the files."""
+    subjects: tuple[Subject, ...] = ()
+    """Where the names of folders say what their images show."""
+    class_prefix: str = ""
+    """What the names of class images begin with; without any nothing."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -81,6 +86,8 @@ class Listing:
             ignored=self.ignored,
             columns=self.columns,
             notices=self.notices,
+            subjects=self.subjects,
+            class_prefix=self.class_prefix,
         )
 
     def without(self, aside: Mapping[int, Quarantined]) -> Listing:
@@ -117,6 +124,11 @@ class Source(ABC):
         """Where the names start."""
         return self.path if self.path.is_dir() else self.path.parent
 
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What tells it from all others, for what is kept of its images."""
+        return (str(self.path), self.kind)
+
     def read(self, name: str) -> bytes:
         """The stored bytes of one image."""
         with open(os.path.join(self.folder, name), "rb") as file:
@@ -136,7 +148,7 @@ def resolved(path: Path, key: str = "data.path") -> Path:
     if meant.is_symlink() and not found and _is_loop(meant):
         raise DataError("E-DATA-002", where=key, path=meant)
     if not found:
-        raise DataError("E-DATA-001", where=key, path=absolute, parent=_nearest_parent(absolute))
+        raise DataError("E-DATA-001", where=key, key=key, path=absolute, parent=_nearest_parent(absolute))
     return absolute
 
 

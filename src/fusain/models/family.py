@@ -19,6 +19,7 @@ import torch
 
 from fusain.data.batch import Batch
 from fusain.models import noise
+from fusain.models.targets import Targets
 from fusain.settings.notice import Notice
 from fusain.settings.section import Section
 
@@ -118,6 +119,10 @@ class Family(ABC):
     schedule: NoiseSchedule
     network: torch.nn.Module
     """All that can learn; the engine may put a wrapper in its place."""
+    architecture: str = ""
+    """The kind of its base as `models inspect` names it; empty for what nobody else has."""
+    lora_targets: ClassVar[Mapping[str, Targets]] = {}
+    """The parts of `network` that a LoRA may go into, and the layers of each that plain names mean."""
 
     @classmethod
     @abstractmethod
@@ -158,9 +163,13 @@ class Family(ABC):
         return None
 
     @property
-    def pinned(self) -> Any:
-        """The settings, with what may change outside of the run held to what was found at its start."""
-        return self.settings
+    def base_name(self) -> str | None:
+        """What everybody calls its base: a hub id; None where it lies on this machine only."""
+        return getattr(self.settings, "base", None) if self.base_revision else None
+
+    def pinned(self, settings: Any) -> Any:
+        """Its settings, with what may change outside of the run held to what was found at the start."""
+        return settings
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -209,6 +218,10 @@ class Family(ABC):
 
     def text_encoders(self) -> dict[str, torch.nn.Module]:
         """Networks that read captions, by name, and may learn or rest; they are parts of `network`."""
+        return {}
+
+    def tokenizers(self) -> dict[str, Any]:
+        """What turns captions to tokens, by the name of the text encoder that reads them; new words may be added."""
         return {}
 
     @property

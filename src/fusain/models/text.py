@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 
-from fusain.models import weights
+from fusain.models import new_words, weights
 
 PREFIX = "text_model."
 """Before each key of a CLIP text encoder everywhere but in transformers since 5.6."""
@@ -66,4 +66,4 @@ def states(encoder: torch.nn.Module, tokens_BWL: torch.Tensor, *, clip_skip: int
 
 def _plain(tokenizer: Any, caption: str) -> list[int]:
     """The caption's own tokens; the tokenizer's warning about long ones is left to `cut_off`."""
-    return list(tokenizer(caption, add_special_tokens=False, verbose=False)["input_ids"])
+    return new_words.expanded(tokenizer, tokenizer(caption, add_special_tokens=False, verbose=False)["input_ids"])

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from fusain.errors import FusainError, StorageError, UsageError
 from fusain.generation.samplers import SamplerSettings
 from fusain.runs import assembly, lock, planning, requests, resuming
@@ -152,7 +150,7 @@ def _start(
         write_json(folder.data_lock, dataset.lock(), indent=None)
     else:
         _restore(trainer, saved, folder, log)
-    pinned = settings.model_copy(update={"family": trainer.parts.family.pinned})
+    pinned = settings.model_copy(update={"family": trainer.parts.family.pinned(settings.family)})
     write_json(folder.settings, pinned.model_dump(mode="json"))
     return trainer
 
@@ -177,21 +175,25 @@ def open_run(
     *,
     checkpoint: str | None = None,
     weights: Literal["ema", "raw"] = "ema",
+    strength: float | None = None,
     runs_folder: Path | str = "runs",
 ) -> OpenRun:
-    """Load a run's model: its final weights, or those of a checkpoint ("step-00000200" or "latest")."""
+    """Load a run's model: its final weights, or those of a checkpoint ("step-00000200" or "latest").
+
+    `strength` says how much of a LoRA counts; 0 is the base.
+    """
     folder = RunFolder.existing(run, Path(runs_folder))
     settings = RunSettings.model_validate_json(folder.settings.read_text(encoding="utf-8"))
     classes = tuple(read_json(folder.data_lock)["classes"])
     learner = assembly.build_learner(settings, classes)
+    if strength is not None:
+        learner.method.at_strength(strength)
     if checkpoint is None and weights == "ema" and folder.weights.exists():
         learner.method.attach(learner.family, folder.weights)
         return OpenRun(folder, settings, learner, read_json(folder.weights / "fusain.json")["step"])
     saved = _find_checkpoint(folder, checkpoint or "latest")
     tensors = (saved.tensors("ema") if weights == "ema" else {}) or saved.tensors("trainable")
-    with torch.no_grad():
-        for name, parameter in learner.method.prepare(learner.family).items():
-            parameter.copy_(tensors[name])
+    learner.method.attach_parameters(learner.family, tensors)
     return OpenRun(folder, settings, learner, saved.step)
 
 
@@ -221,12 +223,13 @@ def generate(
     sampler: SamplerSettings | None = None,
     checkpoint: str | None = None,
     weights: Literal["ema", "raw"] = "ema",
+    strength: float | None = None,
     device: str = "auto",
     output: Path | str | None = None,
     runs_folder: Path | str = "runs",
 ) -> Generated:
     """Draw `count` images of each label or prompt; of all classes, or the run's own prompts, where none is named."""
-    opened = open_run(run, checkpoint=checkpoint, weights=weights, runs_folder=runs_folder)
+    opened = open_run(run, checkpoint=checkpoint, weights=weights, strength=strength, runs_folder=runs_folder)
     family, drawing = opened.learner.family, sampler or opened.settings.samples
     requests.check(family, opened.folder.name, labels=bool(labels), prompts=bool(prompts or negative), size=size)
     family.to(assembly.device_of(device))
@@ -235,7 +238,8 @@ def generate(
     )
     wanted = requests.each(named, count=count, seed=seed, negative=negative, size=size)
     target = Path(output) if output else _next_folder(opened.folder.generated)
-    facts = {"run": opened.folder.name, "step": opened.step, "weights": weights}
+    facts: dict[str, Any] = {"run": opened.folder.name, "step": opened.step, "weights": weights}
+    facts |= {} if strength is None else {"strength": strength}
     return Generated(target, tuple(assembly.draw_into(target, family, wanted, drawing, facts=facts, chunk=chunk)))
 
 

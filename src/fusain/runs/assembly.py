@@ -19,14 +19,17 @@ from fusain.data import chance
 from fusain.data.batch import Batch, to_images
 from fusain.data.dataset import Dataset, check_batch, prepare
 from fusain.data.loader import Loader, held_out_batches
+from fusain.data.source import Source
 from fusain.errors import StorageError
 from fusain.generation import gallery
 from fusain.generation.generator import Wanted, generate
 from fusain.generation.samplers import SamplerSettings
+from fusain.models import identifiers
 from fusain.models.family import Facts, Family
-from fusain.runs import encoding, requests
+from fusain.runs import class_images, encoding, requests
 from fusain.runs.folder import RunFolder, read_json, write_json
 from fusain.runs.settings import FAMILIES, METHODS, RunSettings, make_plan
+from fusain.settings.notice import Notice
 from fusain.training import engine as engines
 from fusain.training.checkpoint import STORAGE_FAULTS, Checkpoints, reason
 from fusain.training.engine import EngineSettings
@@ -62,9 +65,18 @@ def build_learner(settings: RunSettings, classes: tuple[str, ...]) -> Learner:
 
 
 def prepare_data(settings: RunSettings, *, folder: RunFolder | None, report: Any) -> Dataset:
-    """The data set; a run that exists keeps the split that it was started with."""
+    """The data set; a run that exists keeps the split that it was started with.
+
+    Without a folder nothing is drawn: then the class images are those that there are.
+    """
     lock = read_json(folder.data_lock) if folder is not None and folder.data_lock.exists() else None
     family = FAMILIES[settings.family.kind]
+
+    def drawn(prompts: Sequence[str]) -> Source:
+        if folder is None:
+            return class_images.ready(settings, prompts)
+        return class_images.drawn(settings, prompts, report)
+
     reads_captions = settings.family.condition == "text" and METHODS[settings.method.kind].reads_condition
     return prepare(
         settings.data,
@@ -75,6 +87,7 @@ def prepare_data(settings: RunSettings, *, folder: RunFolder | None, report: Any
         seed=settings.train.seed,
         lock=lock,
         report=report,
+        drawn=drawn,
     )
 
 
@@ -82,7 +95,16 @@ def captions_read(learner: Learner, dataset: Dataset) -> tuple[str, ...]:
     """The captions as they are learnt, of all images; none where the method does not read them."""
     if learner.family.condition != "text" or not learner.method.reads_condition:
         return ()
-    return dataset.said(np.arange(len(dataset))) or ()
+    return learner.method.wording(dataset.said(np.arange(len(dataset))) or ())
+
+
+def foreseen(learner: Learner, dataset: Dataset, captions: tuple[str, ...]) -> Iterator[Notice]:
+    """What family and method have to say of the captions that are learnt."""
+    yield from learner.family.foreseen(dataset.names, captions)
+    for tokenizer in list(learner.family.tokenizers().values())[:1]:  # those of one base cut words alike
+        yield from identifiers.unfit(tokenizer, [subject.identifier for subject in dataset.subjects])
+    if captions:
+        yield from learner.method.foreseen_in(dataset.names, captions)
 
 
 def bucket_step(size: int, multiple: int) -> int:
@@ -96,7 +118,7 @@ def build_trainer(settings: RunSettings, folder: RunFolder, dataset: Dataset, lo
     learner = build_learner(settings, dataset.classes)
     train = settings.train
     captions = captions_read(learner, dataset)
-    for notice in learner.family.foreseen(dataset.names, captions):
+    for notice in foreseen(learner, dataset, captions):
         log("warning", code=notice.code, text=str(notice))
     check_batch(dataset, batch_size=train.batch_size, accumulation=train.accumulation)
 
@@ -117,7 +139,7 @@ def build_trainer(settings: RunSettings, folder: RunFolder, dataset: Dataset, lo
         if shown:
             show(target, shown, count=drawing.count)
         else:
-            usual = requests.usual(family, drawing.prompts or captions[:CAPTIONS_DRAWN])
+            usual = requests.usual(family, drawing.prompts or list(dict.fromkeys(captions))[:CAPTIONS_DRAWN])
             wanted = requests.each(usual, count=drawing.count, seed=drawing.seed, negative=drawing.negative)
             draw_into(target, family, wanted, drawing, facts={"run": folder.name, "step": step})
         log("samples", step=step, path=str(target.relative_to(folder.path)))
@@ -130,7 +152,9 @@ def build_trainer(settings: RunSettings, folder: RunFolder, dataset: Dataset, lo
         held_out=held_out,
         names=dataset.names_of,
         sample=sample,
-        checkpoints=Checkpoints(folder.checkpoints, keep=settings.checkpoint.keep),
+        checkpoints=Checkpoints(
+            folder.checkpoints, keep=settings.checkpoint.keep, snapshots=settings.checkpoint.snapshots
+        ),
         report=log,
         folder=folder.path,
     )

@@ -6,7 +6,7 @@ import json
 from textwrap import indent
 from typing import Final
 
-from fusain.runs.settings import RunSettings
+from fusain.runs.settings import METHODS, RunSettings
 
 SCHEDULERS: Final = {"ddim": ("DDIM", ', timestep_spacing="trailing"'), "ddpm": ("DDPM", "")}
 """What diffusers calls each sampler, and how it must be set to draw what Fusain draws."""
@@ -21,12 +21,28 @@ pipeline = DiffusionPipeline.from_pretrained("{repo}")
 ).images[0]
 image.save("image.png")
 """
+ON_BASE: Final = """\
+import torch
+from diffusers import DDIMScheduler, DiffusionPipeline
+
+pipeline = DiffusionPipeline.from_pretrained("{base}")
+pipeline.scheduler = DDIMScheduler.from_config(
+    pipeline.scheduler.config, clip_sample=False, set_alpha_to_one=True, timestep_spacing="trailing"
+)
+pipeline.{loading}
+{before}image = pipeline(
+{options}
+    generator=torch.Generator().manual_seed(0),
+).images[0]
+image.save("image.png")
+"""
+"""Of what goes on top of a base, whose own way to draw is another one."""
 SKIPPING: Final = """\
 
 
 @torch.no_grad()
 def states(text):
-    tokens = pipeline.tokenizer(text, padding="max_length", truncation=True, return_tensors="pt").input_ids
+    tokens = pipeline.tokenizer({text}, padding="max_length", truncation=True, return_tensors="pt").input_ids
     layer = pipeline.text_encoder(tokens, output_hidden_states=True).hidden_states[-{layer}]
     return getattr(pipeline.text_encoder, "text_model", pipeline.text_encoder).final_layer_norm(layer)
 
@@ -80,18 +96,24 @@ Image.fromarray(pixels.numpy()).save("image.png")
 """
 
 
-def code_for(settings: RunSettings, repo: str, classes: list[str]) -> str:
-    """A whole program that draws one image and saves it."""
-    steered = {"text": _of_text, "class": _of_class, "none": _of_nothing}[settings.family.condition]
+def code_for(settings: RunSettings, repo: str, classes: list[str], base: str = "BASE") -> str:
+    """A whole program that draws one image and saves it; `base` is where others find what a LoRA goes on."""
+    loading = METHODS[settings.method.kind].loaded_by
+    if loading:
+        return _of_text(settings, ON_BASE, base=base, loading=loading.format(repo=repo)).strip()
+    if settings.family.condition == "text":
+        return _of_text(settings, OF_TEXT, repo=repo).strip()
+    steered = {"class": _of_class, "none": _of_nothing}[settings.family.condition]
     return steered(settings, repo, classes).strip()
 
 
 def first_prompt(settings: RunSettings) -> str:
     """What the card draws: a prompt that the settings name, never a caption of the data."""
-    return (*settings.samples.prompts, settings.data.captions.trigger_word or "an image")[0]
+    (of_method,) = METHODS[settings.method.kind](settings.method).wording([""])
+    return (*settings.samples.prompts, settings.data.captions.trigger_word or of_method or "an image")[0]
 
 
-def _of_text(settings: RunSettings, repo: str, classes: list[str]) -> str:
+def _of_text(settings: RunSettings, program: str, **places: str) -> str:
     drawing, family, skips = settings.samples, settings.family, settings.family.clip_skip
     numbers = {
         "num_inference_steps": drawing.steps,
@@ -106,8 +128,14 @@ def _of_text(settings: RunSettings, repo: str, classes: list[str]) -> str:
         lines = [f"prompt_embeds=states({prompt}),", f"negative_prompt_embeds=states({negative}),", *lines]
     else:
         lines = [f"{prompt},", *([f"negative_prompt={negative},"] if drawing.negative else []), *lines]
-    before = SKIPPING.format(layer=skips + 1) if skips else ""
-    return OF_TEXT.format(repo=repo, before=before, options=indent("\n".join(lines), "    "))
+    before = SKIPPING.format(layer=skips + 1, text=_read(settings)) if skips else ""
+    return program.format(before=before, options=indent("\n".join(lines), "    "), **places)
+
+
+def _read(settings: RunSettings) -> str:
+    """A prompt as the pipelines read it, with all tokens of a word that has several."""
+    is_long = getattr(settings.method, "vectors", 1) > 1
+    return "pipeline.maybe_convert_prompt(text, pipeline.tokenizer)" if is_long else "text"
 
 
 def _of_nothing(settings: RunSettings, repo: str, classes: list[str]) -> str:

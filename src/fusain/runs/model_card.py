@@ -13,7 +13,7 @@ from pydantic_core import PydanticUndefined
 from fusain.runs import assembly, card_code, privacy
 from fusain.runs.folder import RunFolder, read_json
 from fusain.runs.origin import HUB, Licence, Origin
-from fusain.runs.settings import RunSettings
+from fusain.runs.settings import METHODS, RunSettings
 from fusain.settings.section import Section
 from fusain.training import events
 
@@ -71,7 +71,7 @@ def write(contents: Contents) -> str:
     sections = {
         "": [kind, _made_with(contents)],
         "Samples": [f"![Samples]({PICTURE})", "Drawn while it trained, from fixed seeds; none was picked."],
-        "Use": [_fenced(card_code.code_for(contents.settings, contents.repo or "OWNER/NAME", classes)), *_long(family)],
+        "Use": [*_on_base(contents), _fenced(_code(contents)), *_long(family)],
         "Training": [*_training(contents, lock), _settings_table(contents.settings)],
         "Data": [_data(lock)],
         "Licence": [_licence(contents)],
@@ -81,6 +81,18 @@ def write(contents: Contents) -> str:
         del sections["Samples"]
     body = [f"## {title}\n\n" * bool(title) + "\n\n".join(texts) for title, texts in sections.items()]
     return f"---\n{_header(contents)}\n---\n\n# {contents.title}\n\n" + "\n\n".join(body) + "\n"
+
+
+def _code(contents: Contents) -> str:
+    base = contents.origin.name if contents.origin.is_hub_id else "BASE"
+    return card_code.code_for(contents.settings, contents.repo or "OWNER/NAME", contents.facts["classes"], base)
+
+
+def _on_base(contents: Contents) -> Iterator[str]:
+    """What to know of files that are no whole model."""
+    if METHODS[contents.settings.method.kind].loaded_by:
+        where = "" if contents.origin.is_hub_id else " BASE stands for where you have that model."
+        yield f"It goes on top of the model that it was trained on.{where}"
 
 
 def _header(contents: Contents) -> str:
@@ -97,6 +109,10 @@ def _header(contents: Contents) -> str:
         pipeline_tag=contents.task,
         tags=["diffusers", contents.task, "fusain"],
     )
+    if METHODS[contents.settings.method.kind].loaded_by:
+        header["tags"] = [*header["tags"], contents.settings.method.kind]
+        if origin.is_hub_id:
+            header["base_model_relation"] = "adapter"
     if prompts:
         header["widget"] = prompts
     return header.to_yaml()

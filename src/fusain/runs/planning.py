@@ -20,7 +20,7 @@ from fusain.data.report import DataReport
 from fusain.errors import StorageError
 from fusain.messages.quantities import duration, size
 from fusain.models.family import Family
-from fusain.runs import assembly, encoding
+from fusain.runs import assembly, class_images, encoding
 from fusain.runs.folder import RunFolder
 from fusain.runs.settings import RunSettings, make_plan
 from fusain.settings.layers import Overrides
@@ -58,6 +58,10 @@ class RunPlan:
     disk_free: int
     stored_encodings: int
     """In the cache folder, of images and captions that are encoded once."""
+    snapshots: list[int]
+    class_images_to_draw: int
+    class_images_seconds: float | None
+    """What drawing them takes about, before the first step."""
     seconds_per_step: float | None
     seconds: float | None
 
@@ -69,12 +73,16 @@ class RunPlan:
         yield from self.data.lines()
         yield "length", f"{self.steps:,} steps of {self.images_per_step} images = {self.epochs:.3g} epochs"
         yield "network", f"{self.parameters / 1e6:.2f} million parameters learn"
-        yield "checkpoint", f"every {self.checkpoint_every:,} steps"
+        kept = ", ".join(f"{step:,}" for step in self.snapshots)
+        yield "checkpoint", f"every {self.checkpoint_every:,} steps" + (f"; kept for good: {kept}" if kept else "")
         yield "held-out loss", f"every {self.held_out_every:,} steps" if self.held_out else "none"
         yield "samples", f"every {self.sample_every:,} steps" if self.sample_every else "none"
         memory = f"{size(self.memory_states)} for weights, gradients, optimizer and average"
         yield "memory", memory + (f"; {size(self.memory_peak)} at the peak of a step" if self.memory_peak else "")
         yield "disk", f"{size(self.disk)} of {size(self.disk_free)} free"
+        if self.class_images_to_draw:
+            about = f", about {duration(self.class_images_seconds)}" if self.class_images_seconds is not None else ""
+            yield "to draw", f"{self.class_images_to_draw:,} class images before the first step{about}"
         if self.stored_encodings:
             yield "stored encodings", f"{size(self.stored_encodings)} in the cache folder"
         if self.seconds is None or self.seconds_per_step is None:
@@ -96,15 +104,16 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
     numbers = make_plan(settings, entries=dataset.entries)
     learner = _without_weights(settings, dataset)
     parameters = _count_parameters(learner)
-    foreseen = learner.family.foreseen(dataset.names, assembly.captions_read(learner, dataset))
+    foreseen = assembly.foreseen(learner, dataset, assembly.captions_read(learner, dataset))
     step = _measure(settings, dataset) if measure else None
+    missing = class_images.missing(dataset)
     states = 2 + STATES_OF_OPTIMIZER[train.optimizer] + bool(train.ema_decay)
     return RunPlan(
         settings=settings.model_dump(mode="json"),
         origins={key: str(origin) for key, origin in resolved.origins.items()},
         notices=[str(notice) for notice in (*resolved.notices, *dataset.notices, *foreseen)],
         data=dataset.report(),
-        images=len(dataset.train),
+        images=len(dataset.subject_rows),
         held_out=len(dataset.held_out),
         steps=numbers.steps,
         epochs=numbers.steps / numbers.steps_per_epoch,
@@ -118,6 +127,9 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
         disk=_disk(settings, numbers, parameters),
         disk_free=shutil.disk_usage(_existing(settings.runs_folder)).free,
         stored_encodings=encoding.size(learner.family, learner.method, dataset),
+        snapshots=sorted(numbers.snapshots),
+        class_images_to_draw=missing,
+        class_images_seconds=_seconds_of_drawing(settings, missing, step) if step else None,
         seconds_per_step=step.seconds if step else None,
         seconds=step.seconds * numbers.steps if step else None,
     )
@@ -140,7 +152,7 @@ def _disk(settings: RunSettings, numbers: Plan, parameters: int) -> int:
     """Kept checkpoints, one more while it is written, and the final weights."""
     train = settings.train
     parts = 1 + STATES_OF_OPTIMIZER[train.optimizer] + bool(train.ema_decay)
-    kept = min(settings.checkpoint.keep, max(1, numbers.steps // numbers.checkpoint_every)) + 1
+    kept = min(settings.checkpoint.keep, max(1, numbers.steps // numbers.checkpoint_every)) + 1 + len(numbers.snapshots)
     return parameters * 4 * (parts * kept + 1)
 
 
@@ -158,6 +170,13 @@ def _count_parameters(learner: assembly.Learner) -> int:
 class MeasuredStep:
     seconds: float
     memory: int
+
+
+def _seconds_of_drawing(settings: RunSettings, count: int, step: MeasuredStep) -> float:
+    """From a step, of which a forward pass is about a third; guidance takes two of them."""
+    wanted = settings.data.class_images
+    passes = wanted.steps * (2 if wanted.guidance > 1 else 1)
+    return count * passes * step.seconds / (settings.train.batch_size * settings.train.accumulation) / 3
 
 
 def _measure(settings: RunSettings, dataset: Dataset) -> MeasuredStep:

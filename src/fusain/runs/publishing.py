@@ -173,6 +173,7 @@ def _texts(files: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
 def _places(folder: RunFolder, settings: RunSettings) -> list[Path]:
     """Paths of this machine that the run knows."""
     local = [getattr(settings.family, name, None) for name in ("base", "vae", "tokenizer")]
+    local.append(getattr(settings.method, "start", None))
     named = [Path(one) for one in local if one and Path(one).expanduser().exists()]
     arrays = [settings.data.labels_path] if settings.data.labels_path else []
     return [folder.path, settings.runs_folder, settings.data.path, *arrays, *named]

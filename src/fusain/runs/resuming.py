@@ -15,6 +15,7 @@ HARMLESS = (
     "track.",
     "runs_folder",
     "data.path",
+    "data.class_images.path",
     "data.workers",
     "train.steps",
     "train.epochs",

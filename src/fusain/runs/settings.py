@@ -82,6 +82,9 @@ class RunSettings(Section):
         if self.family.condition == "none":
             reason = 'nothing steers this model (family.condition = "none")'
             silent = dict.fromkeys(("method.condition_warmup", "method.condition_dropout", "samples.guidance"), reason)
+        if self.family.condition != "text" or not METHODS[self.method.kind].reads_condition:
+            of_subjects = ("data.subject.identifier", "data.subject.class_word", "data.class_images.weight")
+            silent |= dict.fromkeys(of_subjects, "no captions are learnt")
         if self.family.condition != "text":
             silent |= dict.fromkeys(("samples.prompts", "samples.negative"), "no text steers this model")
             silent["method.text_encoder"] = f'no text steers this model (family.condition = "{self.family.condition}")'
@@ -94,6 +97,17 @@ class RunSettings(Section):
                 if every and length and every >= length > 1:
                     key = f"{name}.every_{unit}"
                     yield Notice("W-CFG-004", where=key, what=what, key=key, every=every, length=length, unit=unit)
+        yield from self._unusual_rate()
+
+    def _unusual_rate(self) -> Iterator[Notice]:
+        usual, rate = METHODS[self.method.kind].usual_rates, self.train.learning_rate
+        if usual is None or self.train.optimizer == "lion" or usual[0] <= rate <= usual[1]:
+            return
+        side = "below" if rate < usual[0] else "above"
+        result = "little may be learnt" if rate < usual[0] else "images may fall apart"
+        span = f"{usual[0]:g} to {usual[1]:g}"
+        where = "train.learning_rate"
+        yield Notice("W-LORA-021", where=where, rate=f"{rate:g}", side=side, usual=span, result=result)
 
     @model_validator(mode="after")
     def _method_fits_family(self) -> RunSettings:
@@ -130,4 +144,5 @@ def make_plan(settings: RunSettings, *, entries: int) -> Plan:
         checkpoint_every=interval(settings.checkpoint, CHECKPOINTS),
         held_out_every=train.held_out_every_steps or left_open(MEASUREMENTS),
         sample_every=interval(settings.samples, SAMPLINGS),
+        snapshots=frozenset(step for step in settings.checkpoint.snapshots if step <= steps),
     )

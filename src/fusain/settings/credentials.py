@@ -12,6 +12,8 @@ _TOKEN: Final = re.compile(
 )
 _HEX_KEY: Final = re.compile(r"\b[0-9a-f]{40}\b")
 _SECRET_NAME: Final = re.compile(r"(?:^|_)(?:token|secret|password|passwd|api_?key|access_?key)$", re.IGNORECASE)
+_LEARNT_WORD: Final = ("method", "token")
+"""The new word of textual inversion is called a token too, and is there to be read."""
 _PUBLIC_HEX_NAME: Final = re.compile(r"revision|commit|hash|sha", re.IGNORECASE)
 
 
@@ -23,17 +25,18 @@ def find(values: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
     elif isinstance(values, list):
         for number, value in enumerate(values):
             yield from find(value, (*path, str(number)))
-    elif isinstance(values, str) and _is_secret(path[-1] if path else "", values):
+    elif isinstance(values, str) and _is_secret(path, values):
         yield path, mask(values)
 
 
-def _is_secret(name: str, value: str) -> bool:
+def _is_secret(path: tuple[str, ...], value: str) -> bool:
+    name = path[-1] if path else ""
     if _TOKEN.search(value):
         return True
     # A commit is 40 hexadecimal digits too; it is told from a key of Weights & Biases by the setting's name.
     if _HEX_KEY.fullmatch(value) and not _PUBLIC_HEX_NAME.search(name):
         return True
-    return bool(_SECRET_NAME.search(name)) and len(value) >= 8 and " " not in value
+    return path != _LEARNT_WORD and bool(_SECRET_NAME.search(name)) and len(value) >= 8 and " " not in value
 
 
 def mask(value: str) -> str:

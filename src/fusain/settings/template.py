@@ -32,17 +32,19 @@ def toml_text(recipe: recipes.Recipe, *, data: Path | None) -> str:
         "",
         f"recipe = {_toml(recipe.name)}",
     ]
-    section = ""
+    sections: dict[str, list[str]] = {}
     for entry in description.settings:
-        if not entry.exists(kinds) or not (entry.basic or described.look_up(recipe.values, entry.key) is not None):
-            continue
-        if entry.key.endswith(".kind"):
-            continue
-        if entry.section != section:
-            section = entry.section
-            lines += ["", f"[{section}]"]
-        lines += _setting(entry, values[entry.key])
-    return "\n".join(lines) + "\n"
+        if entry.exists(kinds) and not entry.key.endswith(".kind") and _belongs(entry, recipe):
+            sections.setdefault(entry.section, ["", f"[{entry.section}]"]).extend(_setting(entry, values[entry.key]))
+    return "\n".join([*lines, *(line for section in sections.values() for line in section)]) + "\n"
+
+
+def _belongs(entry: Described, recipe: recipes.Recipe) -> bool:
+    """What the recipe gives, and what people meet first; a section within another one only where the recipe has it."""
+    if described.look_up(recipe.values, entry.key) is not None:
+        return True
+    is_within = "." in entry.section
+    return entry.basic and not (is_within and described.look_up(recipe.values, entry.section) is None)
 
 
 def _setting(entry: Described, value: Any) -> list[str]:

@@ -14,10 +14,10 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -43,6 +43,8 @@ class CheckpointSettings(Section):
     """Save after this many passes over the data, in place of `every_steps`. With neither, up to ten times a run."""
     keep: int = Field(3, ge=1, le=1000)
     """How many of the newest checkpoints stay."""
+    snapshots: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Steps whose checkpoints stay for good beside these, such as [500]; `generate --checkpoint 500` draws from one."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,10 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints of one run."""
 
-    def __init__(self, folder: Path, *, keep: int) -> None:
+    def __init__(self, folder: Path, *, keep: int, snapshots: Collection[int] = ()) -> None:
         self.folder = folder
         self.keep = keep
+        self.kept_for_good = {f"{PREFIX}{step:08d}" for step in snapshots}
 
     def save(self, step: int, parts: Mapping[str, Mapping[str, torch.Tensor]], state: Mapping[str, Any]) -> Checkpoint:
         """Write, commit and verify one checkpoint; what fails is a storage fault and leaves nothing behind."""
@@ -123,7 +126,7 @@ class Checkpoints:
             _remove(path)
 
     def _rotate(self, newest: Checkpoint) -> None:
-        for path in self.listed()[: -self.keep]:
+        for path in [path for path in self.listed() if path.name not in self.kept_for_good][: -self.keep]:
             if path != newest.folder:
                 _remove(path)
 

@@ -50,7 +50,10 @@ def denoising_loss(
     condition_dropout: float = 0.0,
     quantiles: np.ndarray | None = None,
 ) -> Loss:
-    """The weighted mean over the batch. Fixed `quantiles` of time, as the held-out loss has, replace drawn ones."""
+    """The mean over the batch of each image's loss times its weight.
+
+    Fixed `quantiles` of time, as the held-out loss has, replace drawn ones.
+    """
     device = batch.pixels_BCHW.device
     stored = family.encode_pixels(batch.pixels_BCHW) if batch.encoded_images is None else batch.encoded_images
     clean = family.encode_latents(stored, partial(chance.normal, seed, batch.draws, "latents"))
@@ -69,7 +72,8 @@ def denoising_loss(
     if settings.min_snr_gamma:
         level_B = family.signal_level(times_B)
         weights_B = weights_B * min_snr_weight(family.schedule.prediction, level_B, settings.min_snr_gamma)
-    return Loss((images_B * weights_B).sum() / batch.weights_B.sum(), images_B.detach(), times_B)
+    # Not by the sum of the weights: what an image counts must not depend on which others its batch holds.
+    return Loss((images_B * weights_B).mean(), images_B.detach(), times_B)
 
 
 def distance(predicted: torch.Tensor, wanted: torch.Tensor, settings: LossSettings) -> torch.Tensor:

@@ -7,7 +7,7 @@ freshly loaded family, `attach` puts back what `save` wrote. A method never asks
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from fusain.data.batch import Batch
+from fusain.errors import UsageError
 from fusain.models.family import Condition, Family
 from fusain.settings.notice import Notice
 from fusain.settings.section import Section
@@ -39,6 +40,10 @@ class Method(ABC):
     """The conditions of a family that it works with."""
     reads_condition: ClassVar[bool] = True
     """Whether it needs what steers a family: without it images need neither labels nor captions."""
+    usual_rates: ClassVar[tuple[float, float] | None] = None
+    """The learning rates of AdamW between which it mostly works."""
+    loaded_by: ClassVar[str] = ""
+    """Where it saves no whole model: what a pipeline of the base is told in plain diffusers, of a `{repo}`."""
 
     @abstractmethod
     def __init__(self, settings: Any) -> None: ...
@@ -47,8 +52,20 @@ class Method(ABC):
     def prepare(self, family: Family) -> dict[str, torch.nn.Parameter]:
         """The parameters that learn, by names that stay the same between runs."""
 
+    def rates(self, names: Iterable[str]) -> Mapping[str, float]:
+        """Factors of the learning rate for parameters that learn at another pace, by name."""
+        return {}
+
     def foreseen(self, family: Family, epochs: float) -> Iterable[Notice]:
         """What a run of so many epochs should know of this method before it starts."""
+        return ()
+
+    def wording(self, captions: Sequence[str]) -> tuple[str, ...]:
+        """Captions as they are learnt, where the method has words of its own for some."""
+        return tuple(captions)
+
+    def foreseen_in(self, names: Sequence[str], captions: Sequence[str]) -> Iterable[Notice]:
+        """What to say before training of captions, in their wording, by the names of their images."""
         return ()
 
     @abstractmethod
@@ -78,5 +95,15 @@ class Method(ABC):
     @abstractmethod
     def save(self, family: Family, folder: Path) -> None: ...
 
+    def at_strength(self, strength: float) -> None:
+        """How much of what was learnt is to be attached: called before it is, where somebody asks for it."""
+        raise UsageError("E-LORA-050", where="--strength", method=self.kind)
+
     @abstractmethod
     def attach(self, family: Family, folder: Path) -> None: ...
+
+    def attach_parameters(self, family: Family, parameters: Mapping[str, torch.Tensor]) -> None:
+        """As `attach`, from the parameters that a checkpoint holds."""
+        with torch.no_grad():
+            for name, parameter in self.prepare(family).items():
+                parameter.copy_(parameters[name])

@@ -29,12 +29,17 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.01,
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.99),
+        factors: Mapping[str, float] | None = None,
     ) -> None:
-        matrices = [parameter for name, parameter in named.items() if _is_matrix(name, parameter)]
-        rest = [parameter for name, parameter in named.items() if not _is_matrix(name, parameter)]
-        groups = [{"params": matrices, "orthogonal": True}, {"params": rest, "orthogonal": False}]
+        kinds: dict[tuple[bool, float], list[torch.nn.Parameter]] = defaultdict(list)
+        for name, parameter in named.items():
+            kinds[_is_matrix(name, parameter), (factors or {}).get(name, 1.0)].append(parameter)
+        groups = [
+            {"params": kinds[is_matrix, factor], "orthogonal": is_matrix, "factor": factor}
+            for is_matrix, factor in sorted(kinds, key=lambda kind: (not kind[0], kind[1]))
+        ]
         defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "betas": betas}
-        super().__init__([group for group in groups if group["params"]], defaults)
+        super().__init__(groups, defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]

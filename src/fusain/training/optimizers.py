@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal
@@ -50,12 +51,22 @@ _BY_NAMES: dict[OptimizerName, Callable[..., torch.optim.Optimizer]] = {"muon": 
 
 
 def make_optimizer(
-    name: OptimizerName, parameters: Mapping[str, torch.nn.Parameter], *, learning_rate: float, weight_decay: float
+    name: OptimizerName,
+    parameters: Mapping[str, torch.nn.Parameter],
+    factors: Mapping[str, float] | None = None,
+    *,
+    learning_rate: float,
+    weight_decay: float,
 ) -> torch.optim.Optimizer:
-    """A fresh optimizer over all parameters that learn."""
+    """A fresh optimizer over all parameters that learn; those of one factor of the rate are a group, which keeps it."""
+    factors = factors or {}
     if name in _BY_NAMES:
-        return _BY_NAMES[name](parameters, lr=learning_rate, weight_decay=weight_decay)
-    return _BY_WEIGHTS[name](list(parameters.values()), lr=learning_rate, weight_decay=weight_decay)
+        return _BY_NAMES[name](parameters, lr=learning_rate, weight_decay=weight_decay, factors=factors)
+    groups: dict[float, list[torch.nn.Parameter]] = defaultdict(list)
+    for parameter_name, parameter in parameters.items():
+        groups[factors.get(parameter_name, 1.0)].append(parameter)
+    listed = [{"params": group, "factor": factor} for factor, group in groups.items()]
+    return _BY_WEIGHTS[name](listed, lr=learning_rate, weight_decay=weight_decay)
 
 
 def learning_rate(name: ScheduleName, base: float, *, step: int, total: int, warmup: int) -> float:

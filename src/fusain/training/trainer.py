@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,6 +80,7 @@ class Plan:
     checkpoint_every: int
     held_out_every: int
     sample_every: int
+    snapshots: Collection[int] = ()
 
     def is_due(self, step: int, every: int) -> bool:
         return every > 0 and (step % every == 0 or step == self.steps)
@@ -122,11 +123,10 @@ class Trainer:
         parts, engine = self.parts, self.parts.engine
         self._parameters = parts.method.prepare(parts.family)
         parts.family.to(engine.device)
+        name, weight_decay = self.settings.optimizer, self.settings.weight_decay
+        factors, rate = parts.method.rates(self._parameters), self.settings.learning_rate
         self._optimizer: Any = make_optimizer(
-            self.settings.optimizer,
-            self._parameters,
-            learning_rate=self.settings.learning_rate,
-            weight_decay=self.settings.weight_decay,
+            name, self._parameters, factors, learning_rate=rate, weight_decay=weight_decay
         )
         network, self._optimizer = engine.accelerator.prepare(parts.family.network, self._optimizer)
         parts.family.network = network.train()
@@ -165,7 +165,7 @@ class Trainer:
                     self._measure_held_out()
                 if plan.is_due(self.step, plan.sample_every):
                     self._sample()
-                if plan.is_due(self.step, plan.checkpoint_every) or stop.reason:
+                if plan.is_due(self.step, plan.checkpoint_every) or self.step in plan.snapshots or stop.reason:
                     self._save(must=bool(stop.reason) or self.step == plan.steps)
                 if stop.reason and self.step < plan.steps:
                     report("stopped", step=self.step, reason=stop.reason)
@@ -209,7 +209,7 @@ class Trainer:
             warmup=self.settings.warmup_steps,
         )
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         return rate
 
     def _gradients(self, micro: list[Batch]) -> tuple[float, float]:

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from fusain.data.batch import Batch
 from fusain.errors import SettingsError
-from fusain.models import bases, pipeline_folder, text, weights
+from fusain.models import bases, pipeline_folder, targets, text, weights
 from fusain.models.family import Condition, DrawRequest, Facts, Family, Fresh, NoiseSchedule
 from fusain.settings.notice import Notice
 from fusain.settings.section import Section, basic
@@ -81,6 +81,7 @@ class StableDiffusion(Family):
     kind: ClassVar[str] = "sd"
     Settings: ClassVar[type[Section]] = StableDiffusionSettings
     multiple = 8
+    lora_targets: ClassVar = {"unet": targets.OF_UNET, "text_encoder": targets.OF_CLIP}
 
     @classmethod
     def tiny(cls, condition: Condition, folder: Path) -> StableDiffusionSettings:
@@ -103,7 +104,7 @@ class StableDiffusion(Family):
             tokenizer=settings.tokenizer,
         )
         bases.expect(base, *ARCHITECTURES)
-        self.base = base
+        self.base, self.architecture = base, base.architecture
         prediction = base.prediction if settings.prediction == "auto" else settings.prediction
         if prediction is None:
             raise SettingsError("E-MODEL-058", where="family.prediction", base=settings.base)
@@ -131,9 +132,8 @@ class StableDiffusion(Family):
     def base_revision(self) -> str | None:
         return self.base.revision
 
-    @property
-    def pinned(self) -> Any:
-        return self.settings.model_copy(update={"revision": self.base.revision})
+    def pinned(self, settings: Any) -> Any:
+        return settings.model_copy(update={"revision": self.base.revision})
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -146,6 +146,9 @@ class StableDiffusion(Family):
     def text_encoders(self) -> dict[str, torch.nn.Module]:
         encoder = self._bare.text_encoder
         return {} if encoder is None else {"text_encoder": encoder}
+
+    def tokenizers(self) -> dict[str, Any]:
+        return {"text_encoder": self.tokenizer}
 
     def to(self, device: torch.device) -> None:
         self.network.to(device)

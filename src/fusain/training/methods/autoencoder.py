@@ -77,7 +77,7 @@ class Autoencoder(Method):
         if trains:
             self._measure(moments.detach().float())
             images_B = images_B + self.settings.kl_weight * divergence(moments.float())
-        value = (images_B * batch.weights_B).sum() / batch.weights_B.sum()
+        value = (images_B * batch.weights_B).mean()
         return Loss(value, images_B.detach(), torch.zeros(len(batch), device=pixels.device))
 
     def _distance(self, given_back: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:

@@ -32,7 +32,13 @@ class FullSettings(Section):
     """Share of images whose class or caption is hidden, once the warm-up is over; guidance needs it. 0.05 to 0.15."""
     text_encoder: bool = False
     """Whether the text encoder learns as well: closer to new words, slower, and sooner overtrained."""
+    text_encoder_steps: int | None = Field(None, ge=1)
+    """After so many steps the text encoder learns no more, while the rest goes on; without it it learns to the end."""
     loss: LossSettings = LossSettings()
+
+    def silent_settings(self) -> dict[str, str]:
+        reason = "the text encoder does not learn (method.text_encoder = false)"
+        return {} if self.text_encoder else {"text_encoder_steps": reason}
 
 
 class Full(Method):
@@ -43,6 +49,7 @@ class Full(Method):
     def __init__(self, settings: FullSettings) -> None:
         self.settings = settings
         self.frozen_at: int | None = None
+        self.encoder_stopped_at: int | None = None
 
     def prepare(self, family: Family) -> dict[str, torch.nn.Parameter]:
         for encoder in family.text_encoders().values():
@@ -67,6 +74,24 @@ class Full(Method):
         )
 
     def after_step(self, family: Family, progress: Progress) -> str | None:
+        changed = (self._stop_encoder_in_time(family, progress), self._freeze_in_time(family, progress))
+        return "; ".join(filter(None, changed)) or None
+
+    def _stop_encoder_in_time(self, family: Family, progress: Progress) -> str | None:
+        last = self.settings.text_encoder_steps
+        if not self.settings.text_encoder or last is None or self.encoder_stopped_at or progress.step < last:
+            return None
+        self._stop_encoder(family, progress.step)
+        return f"the text encoder learns no more from step {progress.step} on"
+
+    def _stop_encoder(self, family: Family, step: int) -> None:
+        self.encoder_stopped_at = step
+        for encoder in family.text_encoders().values():
+            for parameter in encoder.parameters():
+                parameter.requires_grad_(False)
+                parameter.grad = None
+
+    def _freeze_in_time(self, family: Family, progress: Progress) -> str | None:
         if self.settings.condition_warmup == "none" or self.frozen_at is not None or family.condition == "none":
             return None
         if not self._is_settled(progress):
@@ -87,11 +112,13 @@ class Full(Method):
             parameter.grad = None
 
     def state(self) -> dict[str, Any]:
-        return {"frozen_at": self.frozen_at}
+        return {"frozen_at": self.frozen_at, "encoder_stopped_at": self.encoder_stopped_at}
 
     def restore(self, family: Family, state: dict[str, Any]) -> None:
         if state["frozen_at"] is not None:
             self._freeze(family, state["frozen_at"])
+        if (stopped_at := state.get("encoder_stopped_at")) is not None:
+            self._stop_encoder(family, stopped_at)
 
     def save(self, family: Family, folder: Path) -> None:
         family.save(folder)

@@ -1,0 +1,60 @@
+"""Draws the pictures of the documentation that show what a model has learnt: `python -m tests.figures [BASE]`."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from fusain.generation import gallery
+from fusain.generation.generator import Wanted, generate
+from fusain.models.families.sd import StableDiffusion, StableDiffusionSettings
+from fusain.models.family import Facts
+from fusain.worlds.caricatures import world
+from tests.prove import style
+
+PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
+PROMPTS = (
+    "an old woman with grey hair in a bun and round glasses",
+    "a chalk drawing of a man with a full red beard and a blue hat",
+    "an ink drawing of someone with green skin and pointed ears, on a yellow background",
+    "a caricature of a character with curly black hair and a big nose, wearing a crown",
+)
+COLUMNS = 10
+
+
+def mini_sd(base: str) -> None:
+    """What the miniature makes of captions; the first seeds, none picked."""
+    family = StableDiffusion(StableDiffusionSettings(base=base, size=64), Facts())
+    rows = {prompt: _drawn(family, [Wanted(seed, prompt=prompt) for seed in range(COLUMNS)]) for prompt in PROMPTS}
+    _save(rows, "mini-sd.png")
+
+
+def taught_style(base: str) -> None:
+    """The same captions and seeds before and after a training on the style that was kept back."""
+    asked = world(COLUMNS, seed=12, styles=[style.STYLE], combinations="kept out")
+    wanted = [Wanted(seed, prompt=caption) for seed, caption in enumerate(asked.captions)]
+    with tempfile.TemporaryDirectory() as folder:
+        bases = {"before": base, "after": str(style.taught(Path(folder), seed=1, base=base))}
+        families = {
+            title: StableDiffusion(StableDiffusionSettings(base=base, size=64), Facts())
+            for title, base in bases.items()
+        }
+    rows = {title: _drawn(family, wanted) for title, family in families.items()}
+    _save(rows | {"drawings of the same captions": list(asked.images)}, "style.png")
+
+
+def _drawn(family: StableDiffusion, wanted: list[Wanted]) -> list[np.ndarray]:
+    return [one.pixels for one in generate(family, wanted, style.DRAWING, chunk=COLUMNS)]
+
+
+def _save(rows: dict[str, list[np.ndarray]], name: str) -> None:
+    gallery.contact_sheet(rows, columns=COLUMNS).save(PICTURES / name)
+
+
+if __name__ == "__main__":
+    base = sys.argv[1] if len(sys.argv) > 1 else style.BASE
+    mini_sd(base)
+    taught_style(base)

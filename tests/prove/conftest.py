@@ -1,0 +1,23 @@
+"""What several proofs share and is made once."""
+
+import pytest
+
+from fusain.errors import SettingsError
+from fusain.models.bases.opening import lies_at
+from fusain.worlds import face_reader
+from fusain.worlds.reader import Reader
+from tests.prove import style
+
+
+@pytest.fixture(scope="session")
+def judge() -> Reader:
+    """The judge of caricatures, trained in full."""
+    return face_reader.train_reader(face_reader.plan())
+
+
+@pytest.fixture(scope="session")
+def mini_sd() -> str:
+    try:
+        return str(lies_at(style.BASE))
+    except SettingsError:
+        pytest.skip("the package carries no miniature yet")
