@@ -13,13 +13,9 @@ from pydantic import Field, model_validator
 
 from fusain.data.batch import Batch
 from fusain.errors import SettingsError
-from fusain.models import noise, weights
+from fusain.models import attention, noise, weights
 from fusain.models.family import Condition, DrawRequest, Facts, Family, NoiseSchedule
 from fusain.settings.section import Section, basic
-
-FEW_PLACES_A_SIDE = 8
-"""Up to here plain attention is faster than the fused kernel, whose blocks are made for long sequences: 7 % of a whole
-step of the recipe `class-conditional` on two cores."""
 
 
 class PixelSettings(Section):
@@ -202,14 +198,13 @@ class Pixel(Family):
 
 def _build(settings: PixelSettings, classes: int) -> PixelNetwork:
     from diffusers import UNet2DConditionModel, UNet2DModel
-    from diffusers.models.attention_processor import AttnProcessor
 
     levels = range(len(settings.channels))
     with_class = settings.condition == "class"
-    attention = set(settings.attention_levels) | ({max(levels)} if with_class else set())
+    attending = set(settings.attention_levels) | ({max(levels)} if with_class else set())
     prefix = "CrossAttn" if with_class else "Attn"
-    down = tuple(f"{prefix if level in attention else ''}DownBlock2D" for level in levels)
-    up = tuple(f"{prefix if level in attention else ''}UpBlock2D" for level in reversed(levels))
+    down = tuple(f"{prefix if level in attending else ''}DownBlock2D" for level in levels)
+    up = tuple(f"{prefix if level in attending else ''}UpBlock2D" for level in reversed(levels))
     shared: dict[str, Any] = {
         "sample_size": settings.size // settings.patch,
         "in_channels": 3 * settings.patch**2,
@@ -229,6 +224,5 @@ def _build(settings: PixelSettings, classes: int) -> PixelNetwork:
         cross_attention_dim=settings.cross_attention_width,
         attention_head_dim=settings.attention_heads,  # diffusers' name for the number of heads here
     )
-    if settings.size // settings.patch // 2 ** min(attention) <= FEW_PLACES_A_SIDE:
-        unet.set_attn_processor(AttnProcessor())
+    attention.suit(unet, settings.size // settings.patch)
     return PixelNetwork(unet, ClassEmbedding(classes, settings.class_width, settings.class_dropout))

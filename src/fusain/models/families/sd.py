@@ -14,7 +14,7 @@ from pydantic import Field
 
 from fusain.data.batch import Batch
 from fusain.errors import SettingsError
-from fusain.models import bases, pipeline_folder, targets, text, weights
+from fusain.models import attention, bases, pipeline_folder, targets, text, weights
 from fusain.models.family import Condition, DrawRequest, Facts, Family, Fresh, NoiseSchedule
 from fusain.settings.notice import Notice
 from fusain.settings.section import Section, basic
@@ -112,9 +112,9 @@ class StableDiffusion(Family):
         self.tokenizer = bases.load_tokenizer(base, settings.tokenizer)
         self._autoencoder: torch.nn.Module | None = self._built("vae")
         self._hidden_caption: torch.Tensor | None = None
-        self._bare = StableDiffusionNetwork(
-            bases.build(base.components["unet"]), self._built("text_encoder"), settings.clip_skip
-        )
+        unet = bases.build(base.components["unet"])
+        attention.suit(unet, settings.size >> len(base.components["vae"].config["block_out_channels"]) - 1)
+        self._bare = StableDiffusionNetwork(unet, self._built("text_encoder"), settings.clip_skip)
         self.network: torch.nn.Module = self._bare
 
     def _built(self, component: str) -> torch.nn.Module:
