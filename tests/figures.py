@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,15 @@ import numpy as np
 from fusain.generation import gallery
 from fusain.generation.generator import Wanted, generate
 from fusain.models.families.sd import StableDiffusion, StableDiffusionSettings
-from fusain.models.family import Facts
+from fusain.models.family import Facts, Family
+from fusain.runs import actions
 from fusain.worlds.caricatures import world
-from tests.prove import style
+from tests.prove import style, subjects
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 PROMPTS = (
-    "an old woman with grey hair in a bun and round glasses",
-    "a chalk drawing of a man with a full red beard and a blue hat",
+    "a person with grey hair in a bun, wearing round glasses",
+    "a chalk drawing of someone with a full red beard, wearing a blue top hat",
     "an ink drawing of someone with green skin and pointed ears, on a yellow background",
     "a caricature of a character with curly black hair and a big nose, wearing a crown",
 )
@@ -46,7 +48,30 @@ def taught_style(base: str) -> None:
     _save(rows | {"drawings of the same captions": list(asked.images)}, "style.png")
 
 
-def _drawn(family: StableDiffusion, wanted: list[Wanted]) -> list[np.ndarray]:
+def taught_character(base: str) -> None:
+    """One character learnt from eight drawings, where it never was, and the class with and without class images."""
+    name, seeds = subjects.NAMES[0], range(COLUMNS)
+    rows = {f"the eight drawings of {name}": list(subjects.drawings(name, 1).images)}
+    rows[f"the base: {subjects.CLASS}"] = _of(subjects.bare(base), [subjects.CLASS], seeds)
+    for title, weight in (("with class images", 1.0), ("without class images", 0.0)):
+        with tempfile.TemporaryDirectory() as folder:
+            changes = {"data.class_images.weight": weight}
+            run = subjects.taught(Path(folder), name, seed=1, base=base, **changes).folder
+            family = actions.open_run(run).learner.family
+        if weight:
+            endings = [f"{subjects.SUBJECT}, {ending}" for ending in subjects.ELSEWHERE]
+            rows[f"after the training: {subjects.SUBJECT}"] = _of(family, [subjects.SUBJECT], seeds)
+            rows[f"the same, {', '.join(list(subjects.ELSEWHERE)[::2])}"] = _of(family, endings[::2], seeds)
+        rows[f"{title}: {subjects.CLASS}"] = _of(family, [subjects.CLASS], seeds)
+    _save(rows, "dreambooth.png")
+
+
+def _of(family: Family, prompts: Sequence[str], seeds: Sequence[int]) -> list[np.ndarray]:
+    wanted = [Wanted(seed, prompt=prompts[seed % len(prompts)]) for seed in seeds]
+    return _drawn(family, wanted)
+
+
+def _drawn(family: Family, wanted: list[Wanted]) -> list[np.ndarray]:
     return [one.pixels for one in generate(family, wanted, style.DRAWING, chunk=COLUMNS)]
 
 
@@ -58,3 +83,4 @@ if __name__ == "__main__":
     base = sys.argv[1] if len(sys.argv) > 1 else style.BASE
     mini_sd(base)
     taught_style(base)
+    taught_character(base)

@@ -35,6 +35,7 @@ FEW_CLASS_IMAGES = {"data.class_images.count": "4", "data.class_images.steps": "
 OF_RECIPES = {
     "dreambooth": FEW_CLASS_IMAGES,
     "dreambooth-lora": FEW_CLASS_IMAGES,
+    "demo-character": FEW_CLASS_IMAGES,
     "textual-inversion": {"data.captions.trigger_word": "<sks>"},
 }
 """What some of them want to be told."""

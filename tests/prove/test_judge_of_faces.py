@@ -1,10 +1,12 @@
-"""The judge of caricatures in full: it reads what it has not seen, and does not read what cannot be read."""
+"""The judge of caricatures, carried and made anew: it reads what it has not seen, and not what cannot be read."""
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 
-from fusain.worlds import reader
+from fusain.worlds import face_reader, reader
 from fusain.worlds.caricatures import STYLES, world
 from fusain.worlds.face_reader import accuracy, answers
 from fusain.worlds.reader import CANNOT_TELL, Reader
@@ -12,7 +14,9 @@ from fusain.worlds.reader import CANNOT_TELL, Reader
 pytestmark = pytest.mark.prove
 
 
-def test_it_reads_unseen_drawings_and_does_not_read_smears(judge: Reader) -> None:
+@pytest.mark.parametrize("made", [face_reader.carried, lambda: face_reader.train_reader(face_reader.plan())])
+def test_it_reads_unseen_drawings_and_does_not_read_smears(made: Callable[[], Reader]) -> None:
+    judge = made()
     unseen = world(2_000, seed=77, styles=STYLES, combinations="all")
     found = accuracy(judge.read(unseen.images), answers(unseen.faces))
     assert len(found) == 16

@@ -7,10 +7,18 @@ import json
 import pytest
 
 from fusain.errors import DataError, StorageError, UsageError
-from fusain.runs import actions, demo
+from fusain.runs import actions, demo, demo_character
 from fusain.worlds.sprites import CLASSES
 
 IMAGES, STEPS = 300, 3
+FEW = {
+    "engine.threads": "1",
+    "train.steps": "2",
+    "train.batch_size": "4",
+    "data.class_images.count": "4",
+    "data.class_images.steps": "2",
+    "samples.steps": "2",
+}
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +35,14 @@ def shrink(patch):
     patch.setattr(demo, "DRAWN", 20)
     patch.setattr(demo, "READER_IMAGES", 40)
     patch.setattr(demo, "READER_STEPS", 4)
+    patch.setattr(demo_character, "DRAWN", 2)
 
 
 def run(folder, report=None, **changes):
     """One thread: with more, every step waits for whatever else the machine is doing."""
     smaller = [("engine.threads", "1"), ("family.channels", "[8, 8, 8]"), ("samples.count", "1")]
-    return demo.demo(folder, report=report, **{"images": IMAGES, "steps": STEPS, "overrides": smaller, **changes})
+    own = {"images": IMAGES, "steps": STEPS, "overrides": smaller, "of_character": FEW}
+    return demo.demo(folder, report=report, **own | changes)
 
 
 def test_it_leaves_a_report_and_numbers(small):
@@ -134,6 +144,44 @@ def test_a_drawing_that_fails_leaves_nothing(tmp_path, monkeypatch):
 def test_too_few_images_are_refused_by_the_data(tmp_path):
     with pytest.raises(DataError):
         run(tmp_path, images=10)
+
+
+def test_a_character_is_taught_and_shown_beside_the_base(small):
+    result, folder, _ = small
+    assert result.taught is not None
+    assert result.taught.run == folder / "runs" / "demo-character"
+    assert result.taught.steps == 2
+    assert sorted(path.name for path in (folder / "ada").glob("*.png"))[-1] == "00007.png"
+    assert (result.taught.run / "weights" / "lora.safetensors").is_file()
+    assert result.as_json()["character"]["sheet"] == str(folder / "character-sheet.png")
+    report = result.report.read_text(encoding="utf-8")
+    for words in ("A character that it learnt", "The 8 drawings", "The base, asked for", "After 2 steps"):
+        assert words in report
+    assert "Character" in "\n".join(result.lines())
+
+
+def test_the_character_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
+    shrink(monkeypatch)
+
+    def stop(event):
+        if event["kind"] == "step" and (tmp_path / "runs" / "demo-character" / "settings.json").exists():
+            (tmp_path / "runs" / "demo-character" / "stop").touch()
+
+    stopped = run(tmp_path, stop)
+    assert (stopped.stopped, stopped.report) == ("asked", None)
+    again = run(tmp_path)
+    assert again.run == stopped.run
+    assert again.taught is not None
+    assert again.taught.steps == 2
+
+
+def test_a_folder_of_others_is_no_character(small, tmp_path, monkeypatch):
+    shrink(monkeypatch)
+    (tmp_path / "ada").mkdir()
+    (tmp_path / "ada" / "mine.png").write_bytes(b"mine")
+    with pytest.raises(UsageError, match="E-DEMO-001"):
+        run(tmp_path)
+    assert (tmp_path / "ada" / "mine.png").read_bytes() == b"mine"
 
 
 def test_the_run_can_be_opened_and_drawn_from(small):

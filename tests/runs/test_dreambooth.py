@@ -337,3 +337,29 @@ def test_settings_without_effect_are_said(place: Path, changes: dict[str, Any], 
         (place / "ada.toml").write_text((place / "ada.toml").read_text().replace("condition_dropout = 0.0", ""))
     run = train(place, "run", {**changes, "train.steps": 1})
     assert told.format(file=place / "ada.toml") in [event["text"] for event in kinds(run, "warning")]
+
+
+def unusual(place: Path, **changes: Any) -> list[str]:
+    overrides = [(key.replace("__", "."), value) for key, value in changes.items()]
+    found = planning.plan(place / "ada.toml", overrides=overrides, measure=False).notices
+    return [notice for notice in found if notice.startswith("W-TRAIN")]
+
+
+def test_too_few_and_too_many_steps_are_told(place: Path) -> None:
+    assert unusual(place) == [
+        "W-TRAIN-003 Each image of the subject is learnt 2 times, where 50 to 400 are usual: too little to know it. "
+        "(train.steps) Try train.steps = 200, and look at the samples."
+    ]
+    assert unusual(place, train__steps=200) == []
+    assert unusual(place, train__steps=2000) == [
+        "W-TRAIN-003 Each image of the subject is learnt 500 times, where 50 to 400 are usual: they may come back as "
+        "they are, whatever the prompt says. (train.steps) Try train.steps = 1,600, and look at the samples."
+    ]
+
+
+def test_an_average_that_remembers_nothing_is_told(place: Path) -> None:
+    assert unusual(place, train__steps=200, train__ema_decay=0.5) == [
+        "W-TRAIN-004 With train.ema_decay = 0.5 the average remembers 2 steps only and smooths next to nothing. "
+        "(train.ema_decay) Usual are 0.99 to 0.9999, or 0 for no average."
+    ]
+    assert unusual(place, train__steps=200, train__ema_decay=0.99) == []

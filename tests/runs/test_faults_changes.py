@@ -38,6 +38,17 @@ def test_a_harmless_change_needs_no_word_and_changes_no_bit(
     assert_equal_runs(undisturbed, run)
 
 
+def test_a_setting_that_did_not_exist_when_the_run_began_was_at_its_default(
+    settings: Path, runs: Path, run: Path, undisturbed: Path
+) -> None:
+    stored = json.loads((run / "settings.json").read_text())
+    del stored["method"]["loss"]["time_bias"]
+    (run / "settings.json").write_text(json.dumps(stored))
+    assert refused(settings, runs, {"method.loss.time_bias": 1.0}).code == "E-RESUME-003"
+    train_here(settings, "run", runs, SHORT)
+    assert_equal_runs(undisturbed, run)
+
+
 def test_fewer_workers_change_no_bit(settings: Path, runs: Path, undisturbed: Path) -> None:
     files = {"data.memory_gb": 0}
     train_here(settings, "run", runs, EIGHT | files | {"data.workers": 2})

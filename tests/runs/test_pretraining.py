@@ -12,6 +12,7 @@ from fusain.worlds import face_reader
 from fusain.worlds.caricatures import ATTRIBUTES
 from fusain.worlds.mini.miniature import MINI_SD, Miniature
 from fusain.worlds.mini.vocabulary import RARE_WORDS
+from fusain.worlds.mini.words import Lesson
 
 FEW = """
 steps = 3
@@ -26,7 +27,7 @@ every_steps = 0
 
 
 def smallest(folder: Path) -> Miniature:
-    for name, method in (("autoencoder", "rescale = true"), ("text", "text_encoder = true")):
+    for name, method in (("autoencoder", "rescale = true"), ("text", "condition_dropout = 0.1")):
         kind = "autoencoder" if name == "autoencoder" else "full"
         lines = ["[family]", 'kind = "sd"', "size = 64", "[method]", f'kind = "{kind}"', method]
         (folder / f"{name}.toml").write_text("\n".join([*lines, "[data]", "held_out = 4", "[train]", FEW]))
@@ -37,6 +38,7 @@ def smallest(folder: Path) -> Miniature:
         autoencoder=folder / "autoencoder.toml",
         text_to_image=folder / "text.toml",
         judge=face_reader.plan(drawings=60, steps=3),
+        lesson=Lesson(steps=3, captions=4),
         judged=5,
         steps=2,
     )

@@ -331,7 +331,7 @@ def test_a_lock_holds_the_split_and_notices_every_change(folder):
     assert refusal(folder, lock=lock) == (
         "E-DATA-021 The images are not those that the run was started with: 1 added ('a/zzz.png'); "
         "1 removed ('a/001.png'); 1 changed ('a/000.png'); "
-        "74 labelled or captioned anew ('a/000.png', 'a/002.png', 'a/003.png' and 71 more).\n"
+        "74 labelled, captioned or masked anew ('a/000.png', 'a/002.png', 'a/003.png' and 71 more).\n"
         f"Where: {folder}\n"
         "Why: A run that goes on with other images is neither the old one nor a new one.\n"
         "Do: Put the files back as they were, or start a new run."

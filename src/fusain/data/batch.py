@@ -32,6 +32,8 @@ class Batch:
     """What the family's `encode_pixels` made of the images before; their pixels are left out then."""
     encoded_captions: torch.Tensor | None = None
     """What the family's `encode_captions` made of the captions before."""
+    masks_B1HW: torch.Tensor | None = None
+    """How much each pixel counts, where masks say which part of an image is learnt."""
     framings_B4: torch.Tensor | None = None
     """Height and width before resizing, then top and left of the crop in the resized and mirrored image."""
 

@@ -31,6 +31,7 @@ from fusain.settings.notice import Notice
 
 if TYPE_CHECKING:
     from fusain.data.encoded import EncodedCaptions, EncodedImages
+    from fusain.data.masks import Masks
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,13 @@ class Dataset:
     is_held_out: npt.NDArray[np.bool_] | None
     subjects: tuple[Subject, ...] = ()
     class_prefix: str = ""
+    mask_files: frozenset[str] = frozenset()
     train: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     held_out: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     id: str = ""
     notices: tuple[Notice, ...] = ()
+    masks: Masks | None = None
+    """Which part of each image is learnt, where masks say so."""
     encoded_images: EncodedImages | None = None
     encoded_captions: EncodedCaptions | None = None
     """What was encoded ahead of training; pixels and words need not be touched then."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fusain.data import class_images, index_cache, manifest, notices, split
+from fusain.data import class_images, index_cache, manifest, masks, notices, split
 from fusain.data import lock as locks
 from fusain.data.class_images import ClassImageSettings, Drawn
 from fusain.data.columns import Dataset
@@ -52,6 +52,7 @@ def prepare(
     dataset = _looked_at(settings, settings.shapes(size, multiple), batch_size, seed, tell, drawn)
     if needs_captions:
         _require_captions(dataset)
+    dataset.masks = masks.look_at(dataset)
     dataset.id = locks.identity(dataset)
     if lock is not None:
         dataset.held_out = locks.held_out(dataset, lock)
@@ -124,6 +125,7 @@ def _looked_at(
         notices=tuple(said),
         subjects=listing.subjects,
         class_prefix=listing.class_prefix,
+        mask_files=listing.mask_files,
     )
 
 

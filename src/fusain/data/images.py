@@ -107,6 +107,18 @@ def decode(content: bytes, name: str, max_pixels: int) -> Decoded:
         raise DataError("E-DATA-016", where=name, name=name, problem="it needs more memory than there is") from fault
 
 
+def opacity(content: bytes, name: str) -> Pixels:
+    """How opaque each pixel is, H x W, upright: 255 all over where an image has no transparency."""
+    stored_as = sniff.image_format(content[: sniff.HEAD_BYTES])
+    assert stored_as is not None, "the image was decoded before"
+    try:
+        image = _open(content, stored_as)
+        image.load()
+        return np.asarray(_upright(image).convert("RGBA").getchannel("A"))
+    except PILLOW_FAULTS as fault:
+        raise _broken(content, name, None, fault) from fault
+
+
 def _open(content: bytes, stored_as: str) -> Any:
     """Pillow's image, its header read only. Its own limit is lifted meanwhile: `max_pixels` names size and setting."""
     formats = ("JPEG", "MPO") if stored_as == "JPEG" else (stored_as,)

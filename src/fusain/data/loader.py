@@ -159,6 +159,7 @@ def _batch(dataset: Dataset, draws: Draws, made: Made, seed: int | None) -> Batc
         captions=captions,
         encoded_images=encoded,
         encoded_captions=dataset.encoded_captions.read(captions or ()) if dataset.encoded_captions else None,
+        masks_B1HW=dataset.masks.weights(items, drawn, seed) if dataset.masks else None,
         framings_B4=torch.from_numpy(dataset.framings(items, drawn, seed)),
     )
 

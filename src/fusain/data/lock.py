@@ -31,7 +31,7 @@ def identity(dataset: Dataset) -> str:
 
 def texts(dataset: Dataset) -> list[str]:
     """A short digest of what each image is said to show, and of how much it counts."""
-    told = (dataset.captions, dataset.label_vectors, dataset.weights, dataset.repeats)
+    told = (dataset.captions, dataset.label_vectors, dataset.weights, dataset.repeats, dataset.masks)
     if all(column is None for column in told):
         if dataset.label_ids is None:
             return [_digest(None)] * len(dataset)
@@ -48,7 +48,8 @@ def _said(dataset: Dataset, row: int) -> list[Any]:
         label = _class_name(dataset, int(dataset.label_ids[row]))
     caption = dataset.captions[row] if dataset.captions is not None else None
     weight = float(dataset.weights[row]) if dataset.weights is not None else 1.0
-    return [label, caption, weight, int(dataset.repeats[row]) if dataset.repeats is not None else 1]
+    said = [label, caption, weight, int(dataset.repeats[row]) if dataset.repeats is not None else 1]
+    return said if dataset.masks is None else [*said, dataset.masks.hashes[row]]
 
 
 def _class_name(dataset: Dataset, label: int) -> str | None:
@@ -95,7 +96,7 @@ def difference(dataset: Dataset, lock: Mapping[str, Any]) -> str:
         ("added", [name for name in now if name not in before]),
         ("removed", [name for name in before if name not in now]),
         ("changed", [name for name in both if now[name][0] != before[name][0]]),
-        ("labelled or captioned anew", [name for name in both if now[name][1] != before[name][1]]),
+        ("labelled, captioned or masked anew", [name for name in both if now[name][1] != before[name][1]]),
     )
     told = [f"{len(names):,} {kind} ({some(names)})" for kind, names in kinds if names]
     return "; ".join(told) or f"the classes are {', '.join(dataset.classes)}, not {', '.join(lock['classes'])}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from fusain.data import lock as locks
-from fusain.data import split, subjects
+from fusain.data import masks, split, subjects
 from fusain.data.report import EXTREME_ASPECT
 from fusain.settings.notice import Notice
 
@@ -53,6 +53,7 @@ def worth_a_word(dataset: Dataset) -> Iterator[Notice]:
         pairs = groups.pairs()
         shown = paired(dataset, pairs)
         yield Notice("W-DATA-007", count=f"{len(pairs):,}", shown=shown)
+    yield from masks.worth_a_word(dataset)
     yield from _fill_up(dataset)
 
 

@@ -19,6 +19,8 @@ from fusain.data.source import EXTENSIONS, Listing
 from fusain.errors import DataError
 
 CAPTION_EXTENSIONS: Final = (".txt", ".caption")
+MASK_ENDING: Final = "-masklabel.png"
+"""What the mask of an image is called after the image's own name without its ending; it is no image to learn."""
 TRAIN_FOLDERS: Final = frozenset({"train", "training"})
 HELD_OUT_FOLDERS: Final = frozenset({"val", "valid", "validation", "test", "held_out", "held-out"})
 
@@ -34,6 +36,7 @@ class Scan:
     sizes: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     mtimes: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     caption_files: frozenset[str] = frozenset()
+    mask_files: frozenset[str] = frozenset()
     folders: int = 0
     ignored: Mapping[str, int] = field(default_factory=dict)
     faults: tuple[Quarantined, ...] = ()
@@ -43,7 +46,15 @@ class Scan:
         ignored = dict(self.ignored)
         if not self.names and self.caption_files:
             ignored["captions"] = len(self.caption_files)
-        return Listing(self.names, self.sizes, self.mtimes, ignored=ignored, folders=self.folders, faults=self.faults)
+        return Listing(
+            self.names,
+            self.sizes,
+            self.mtimes,
+            mask_files=self.mask_files,
+            ignored=ignored,
+            folders=self.folders,
+            faults=self.faults,
+        )
 
     def has_given_split(self) -> bool:
         """Whether the folder holds `train` beside `val` or `test` and nothing else."""
@@ -69,6 +80,7 @@ class _Walk:
         self.sizes = array("q")
         self.mtimes = array("q")
         self.captions: set[str] = set()
+        self.masks: set[str] = set()
         self.ignored: Counter[str] = Counter()
         self.faults: list[Quarantined] = []
         self.folders = 0
@@ -96,6 +108,8 @@ class _Walk:
         if extension not in _IMAGE and entry.is_dir():
             self.folders += 1
             self.enter(entry.path, f"{name}/", above)
+        elif entry.name.endswith(MASK_ENDING):
+            self.masks.add(name)
         elif extension in _IMAGE:
             self.take(entry, name, above)
         elif extension in CAPTION_EXTENSIONS:
@@ -137,6 +151,7 @@ def scan(root: Path) -> Scan:
         sizes=np.asarray(walk.sizes, np.int64)[order],
         mtimes=np.asarray(walk.mtimes, np.int64)[order],
         caption_files=frozenset(walk.captions),
+        mask_files=frozenset(walk.masks),
         folders=walk.folders,
         ignored=dict(sorted(walk.ignored.items())),
         faults=tuple(sorted(walk.faults, key=lambda fault: fault.name)),

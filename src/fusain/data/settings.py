@@ -12,6 +12,7 @@ import fusain.data.sources
 from fusain.data.captions import CaptionSettings
 from fusain.data.class_images import ClassImageSettings
 from fusain.data.fitting import Crop
+from fusain.data.masks import MaskSettings
 from fusain.data.order import Balance
 from fusain.data.shapes import Shapes
 from fusain.data.source import Source
@@ -43,6 +44,7 @@ class DataSettings(Section):
     captions: CaptionSettings = CaptionSettings()
     subject: SubjectSettings = SubjectSettings()
     class_images: ClassImageSettings = ClassImageSettings()
+    masks: MaskSettings = MaskSettings()
     balance: Balance = basic("none")
     """How classes are drawn: as they come (`none`), `equal`, by `complement` (1 - n/N an image) or by `weights`."""
     class_weights: dict[str, float] = advanced(default_factory=dict)

@@ -57,6 +57,8 @@ class Listing:
     """Of a metadata file, any of which may hold the captions."""
     notices: tuple[Notice, ...] = ()
     """What is worth a word about the files."""
+    mask_files: frozenset[str] = frozenset()
+    """Files that say which part of an image is learnt."""
     subjects: tuple[Subject, ...] = ()
     """Where the names of folders say what their images show."""
     class_prefix: str = ""
@@ -86,6 +88,7 @@ class Listing:
             ignored=self.ignored,
             columns=self.columns,
             notices=self.notices,
+            mask_files=self.mask_files,
             subjects=self.subjects,
             class_prefix=self.class_prefix,
         )

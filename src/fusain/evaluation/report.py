@@ -32,6 +32,15 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """Rows of images that say more side by side than numbers do."""
+
+    title: str
+    words: str
+    rows: Mapping[str, Sequence[Images]]
+
+
+@dataclass(frozen=True)
 class Contents:
     """Everything that a report shows; what is empty is left out."""
 
@@ -44,6 +53,7 @@ class Contents:
     held_out_curve: Sequence[Point] = ()
     training_curve: Sequence[Point] = ()
     stages: Sequence[Stage] = ()
+    comparisons: Sequence[Comparison] = ()
     counts: Sequence[ClassCount] = ()
     quarantined: Sequence[tuple[str, str]] = ()
     """Name and reason of each image that was put aside."""

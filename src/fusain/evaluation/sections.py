@@ -15,7 +15,7 @@ from fusain.evaluation.metric import Measurement, percent
 from fusain.evaluation.page import Html, picture, table, tag, text
 
 if TYPE_CHECKING:
-    from fusain.evaluation.report import Contents
+    from fusain.evaluation.report import Comparison, Contents
 
 IN_RIBBON, IN_SHEET, IN_STAGE, IN_DATA, PAIRS = 60, 36, 4, 24, 12
 NOTHING: Final = Html("")
@@ -131,6 +131,20 @@ def development(contents: Contents) -> Html:
     head = ["", *(f"step {stage.step:,}" for stage in contents.stages)]
     words = "The same seeds at each step, so that a column differs from the one before it by what was learnt."
     return _section("How they came to be", tag("p", words), table(head, rows, class_="stages"))
+
+
+def comparisons(contents: Contents) -> Html:
+    """Rows of images under one another, a section for each comparison."""
+    return text(*(_compared(one) for one in contents.comparisons))
+
+
+def _compared(one: Comparison) -> Html:
+    sheets = []
+    for title, images in one.rows.items():
+        shown = [picture(image, title, zoom=2) for image in images]
+        top = tag("div", tag("span", title, class_="small soft"), class_="top")
+        sheets.append(tag("div", top, tag("div", *shown, class_="tiles"), class_="sheet"))
+    return _section(one.title, tag("p", one.words), *sheets)
 
 
 def neighbours(contents: Contents) -> Html:
@@ -265,6 +279,7 @@ ALL: Final[tuple[Callable[[Any], Html], ...]] = (
     samples,
     development,
     neighbours,
+    comparisons,
     data,
     limits,
     setup,

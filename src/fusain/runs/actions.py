@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from fusain.errors import FusainError, StorageError, UsageError
 from fusain.generation.samplers import SamplerSettings
-from fusain.runs import assembly, lock, planning, requests, resuming
+from fusain.runs import assembly, lock, planning, requests, resuming, usual
 from fusain.runs.assembly import Learner
 from fusain.runs.folder import RunFolder, read_json, write_json
 from fusain.runs.settings import RunSettings
@@ -144,6 +144,8 @@ def _start(
         raise StorageError("E-RESUME-002", where=str(folder.checkpoints))
     dataset = assembly.prepare_data(settings, folder=folder, report=log)
     planning.require_disk(settings, dataset, folder)
+    for notice in usual.worth_a_word(settings, dataset):
+        log("warning", code=notice.code, text=str(notice))
     trainer = assembly.build_trainer(settings, folder, dataset, log)
     if saved is None:
         events.supersede(folder.events, after_step=0)
@@ -159,7 +161,7 @@ def _restore(trainer: Trainer, saved: Checkpoint, folder: RunFolder, log: EventL
     changed = {
         name: (was, now)
         for name, now in trainer.identity["versions"].items()
-        if (was := saved.state["versions"].get(name)) != now
+        if (was := saved.state["versions"].get(name, now)) != now
     }
     for name, (was, now) in changed.items():
         log("note", text=f"{name} is {now}, the run was at {was}: no longer equal to the last bit.")

@@ -222,7 +222,7 @@ def digest(settings: RunSettings) -> str:
 
 def versions() -> dict[str, str]:
     """What the numbers depend on beside the settings."""
-    names = ("torch", "diffusers", "accelerate", "numpy", "safetensors")
+    names = ("torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "safetensors")
     return {"fusain": version("fusain"), "python": platform.python_version(), **{name: version(name) for name in names}}
 
 

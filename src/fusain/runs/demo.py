@@ -1,4 +1,7 @@
-"""Everything once, on drawn sprites: data, training, drawing and a judgement, for `fusain demo`."""
+"""Everything once, on drawn sprites: data, training, drawing and a judgement, for `fusain demo`.
+
+Then a miniature Stable Diffusion is taught a character, and shown in the same report.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import io
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -23,10 +26,11 @@ from fusain.evaluation.features import MainDirections
 from fusain.evaluation.metric import percent
 from fusain.generation import gallery
 from fusain.generation.generator import Wanted, generate
-from fusain.runs import actions, assembly, lock, run_report
+from fusain.runs import actions, assembly, demo_character, lock, run_report
+from fusain.runs.demo_character import Taught
 from fusain.runs.folder import RunFolder, read_json, write_json
 from fusain.runs.settings import RunSettings
-from fusain.settings.layers import Overrides
+from fusain.settings.layers import Overrides, pairs
 from fusain.settings.read import resolve_source
 from fusain.training.events import Listener
 from fusain.training.stopping import Reason
@@ -62,6 +66,8 @@ class DemoResult:
     """Images that were drawn and judged."""
     judgement: Judgement | None = None
     per_class: dict[str, float] = field(default_factory=dict)
+    taught: Taught | None = None
+    """The second half: a character that a miniature Stable Diffusion learnt."""
     stopped: Reason | None = None
 
     @property
@@ -99,6 +105,7 @@ class DemoResult:
             "mean_distance": self.mean_distance,
             "copies": self.copies,
             "copies_expected": self.copies_expected,
+            "character": None if self.taught is None else self.taught.as_json(),
             "images": self.images,
             "steps": self.steps,
             "seconds": self.seconds,
@@ -116,6 +123,7 @@ class DemoResult:
             *((f"  {name}", percent(value)) for name, value in self.per_class.items()),
             ("Diversity", f"{diversity.value:.2f} of that of unseen drawings"),
             ("Near-copies", near),
+            *(self.taught.rows() if self.taught else ()),
             ("Sprites", str(self.sheet)),
             ("Run", str(self.run)),
             ("Report", str(self.report)),
@@ -130,8 +138,12 @@ def demo(
     images: int = 10_000,
     steps: int | None = None,
     overrides: Overrides = (),
+    of_character: Overrides = (),
 ) -> DemoResult:
-    """Draw a world of sprites, train on it, draw from the model and judge it; all of it lies in `folder`."""
+    """Draw a world of sprites, train on it, draw from the model and judge it; then teach a miniature a character.
+
+    All of it lies in `folder`. `overrides` are of the first half, `of_character` of the second.
+    """
     started = time.monotonic()
     folder = Path(folder)
 
@@ -141,7 +153,7 @@ def demo(
 
     own = [("data.path", str(folder / "sprites")), ("runs_folder", str(folder / "runs"))]
     own += [("train.steps", str(steps))] if steps is not None else []
-    overrides = [*own, *(overrides.items() if isinstance(overrides, Mapping) else overrides)]
+    overrides = [*own, *pairs(overrides)]
     _draw_world(folder, images, say)
     settings = assembly.resolved_engine(resolve_source(RunSettings, RECIPE, overrides).settings)
     dataset = assembly.prepare_data(settings, folder=None, report=lambda kind, **facts: None)
@@ -153,6 +165,12 @@ def demo(
     if trained.stopped is not None:
         return DemoResult(run.path, _since(started), sheet=sheet, steps=trained.step, stopped=trained.stopped)
 
+    taught = demo_character.teach(
+        folder, settings.runs_folder, f"{run.name}-character", say=say, report=report, overrides=of_character
+    )
+    if taught.stopped is not None:
+        return DemoResult(run.path, _since(started), sheet=sheet, steps=trained.step, stopped=taught.stopped)
+
     say(f"Drawing {DRAWN:,} images.")
     drawn = _draw(run)
     say("Training the judge of the classes on other drawings, then judging.")
@@ -163,11 +181,13 @@ def demo(
         f"The judge of the classes is a small network that was trained on {READER_IMAGES * len(dataset.classes):,} "
         "other drawings of the same world; it knows sprites and nothing else."
     )
-    shown = run_report.contents(run, settings, dataset, evidence, judgement, remarks=[remark])
+    shown = run_report.contents(
+        run, settings, dataset, evidence, judgement, comparisons=taught.comparisons, remarks=[remark]
+    )
     reports.write(shown, run.report)
     per_class = {name: part.value for name, part in judgement["class_accuracy"].parts.items()}
     return DemoResult(
-        run.path, _since(started), run.report, sheet, trained.step, len(drawn), judgement, per_class=per_class
+        run.path, _since(started), run.report, sheet, trained.step, len(drawn), judgement, per_class, taught
     )
 
 

@@ -45,7 +45,8 @@ token of its own; and one in sixteen of the combinations of attributes.
 ## How it was made
 
 `fusain world pretrain {name}`, seed {seed}: from {drawings:,} faces that the program drew itself. First the
-autoencoder, on all styles; then the UNet and the text encoder together, on captions in English.
+autoencoder, on all styles; then the text encoder, alone, to tell from the end of a caption what it says; then the UNet,
+on captions in English.
 
 {runs}
 

@@ -20,7 +20,7 @@ from fusain.data.report import DataReport
 from fusain.errors import StorageError
 from fusain.messages.quantities import duration, size
 from fusain.models.family import Family
-from fusain.runs import assembly, class_images, encoding
+from fusain.runs import assembly, class_images, encoding, usual
 from fusain.runs.folder import RunFolder
 from fusain.runs.settings import RunSettings, make_plan
 from fusain.settings.layers import Overrides
@@ -104,6 +104,7 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
     numbers = make_plan(settings, entries=dataset.entries)
     learner = _without_weights(settings, dataset)
     parameters = _count_parameters(learner)
+    unusual = usual.worth_a_word(settings, dataset)
     foreseen = assembly.foreseen(learner, dataset, assembly.captions_read(learner, dataset))
     step = _measure(settings, dataset) if measure else None
     missing = class_images.missing(dataset)
@@ -111,7 +112,7 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
     return RunPlan(
         settings=settings.model_dump(mode="json"),
         origins={key: str(origin) for key, origin in resolved.origins.items()},
-        notices=[str(notice) for notice in (*resolved.notices, *dataset.notices, *foreseen)],
+        notices=[str(notice) for notice in (*resolved.notices, *dataset.notices, *unusual, *foreseen)],
         data=dataset.report(),
         images=len(dataset.subject_rows),
         held_out=len(dataset.held_out),

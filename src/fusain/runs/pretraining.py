@@ -1,4 +1,4 @@
-"""Makes a miniature base from nothing: drawings, words, fresh weights, autoencoder, all else, judgement, card.
+"""Makes a miniature base from nothing: drawings, words, fresh weights, autoencoder, UNet, judgement, card.
 
 Every part that is done is found again, and a training that was stopped goes on: the same call resumes.
 """
@@ -27,7 +27,7 @@ from fusain.training.events import Listener
 from fusain.training.stopping import Reason
 from fusain.worlds import face_reader
 from fusain.worlds.caricatures import STYLES, TAUGHT_STYLES, Caricatures, face_box, world, write_folder
-from fusain.worlds.mini import vocabulary
+from fusain.worlds.mini import vocabulary, words
 from fusain.worlds.mini.miniature import Bars, Miniature
 from fusain.worlds.reader import Reader
 
@@ -74,7 +74,8 @@ def pretrain(miniature: Miniature, folder: Path, *, report: Listener | None = No
     first = train(miniature.autoencoder, "autoencoder", start, every_style)
     if first.stopped:
         return Pretrained(None, None, miniature.bars, first.stopped)
-    second = train(miniature.text_to_image, "all-else", first.folder / "weights", taught)
+    start = _once(folder / "started", lambda path: _with_words(miniature, first.folder / "weights", path))
+    second = train(miniature.text_to_image, "all-else", start, taught)
     if second.stopped:
         return Pretrained(None, None, miniature.bars, second.stopped)
     base = _once(folder / miniature.name, lambda path: _packed(second.folder / "weights", path))
@@ -86,7 +87,7 @@ def pretrain(miniature: Miniature, folder: Path, *, report: Listener | None = No
 
 def measure(miniature: Miniature, weights: Path, judge: Reader) -> Quality:
     """The quality of a miniature's weights."""
-    family = StableDiffusion(StableDiffusionSettings(base=str(weights), size=miniature.sizes.image), Facts())
+    family = _family(miniature, weights)
     unseen = world(miniature.judged, seed=miniature.seed + 1, styles=STYLES)
     given_back = _given_back(family, unseen.images)
     right = face_reader.answers(unseen.faces)
@@ -139,6 +140,20 @@ def _fresh(miniature: Miniature, folder: Path) -> None:
     fresh.write(miniature.sizes, folder, vocabulary.tokenizer([*drawn.captions, *drawn.french]), seed=miniature.seed)
 
 
+def _with_words(miniature: Miniature, weights: Path, folder: Path) -> None:
+    """The weights, with a text encoder that knows what captions say."""
+    family, drawn = _family(miniature, weights), _drawings(miniature)
+    encoder, tokens_NL = family.text_encoders()["text_encoder"], family.tokens(drawn.captions)[:, 0]
+    words.teach(encoder, tokens_NL, drawn.faces, family.tokenizer.eos_token_id, miniature.lesson)
+    rare = family.tokens([" ".join(vocabulary.RARE_WORDS)])[0, 0, 1 : 1 + len(vocabulary.RARE_WORDS)]
+    words.make_audible(encoder, rare.tolist(), tokens_NL)
+    family.save(folder)
+
+
+def _family(miniature: Miniature, weights: Path) -> StableDiffusion:
+    return StableDiffusion(StableDiffusionSettings(base=str(weights), size=miniature.sizes.image), Facts())
+
+
 def _packed(weights: Path, folder: Path) -> None:
     """What is shipped: the UNet in half precision, which is loaded in full again; all else is small."""
     from diffusers import UNet2DConditionModel
@@ -149,6 +164,8 @@ def _packed(weights: Path, folder: Path) -> None:
 
 
 def _judge(miniature: Miniature, path: Path) -> Reader:
+    if miniature.judge == face_reader.plan():
+        return face_reader.carried()
     if not path.exists():
         face_reader.train_reader(miniature.judge).save(path)
     return Reader.load(path)

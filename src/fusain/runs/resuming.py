@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from fusain.errors import SettingsError
 from fusain.models.bases.hub import COMMIT
 from fusain.runs.settings import RunSettings
@@ -28,7 +30,7 @@ def check(
     old: Mapping[str, Any], new: RunSettings, *, allowed: Collection[str], where: str, note: Callable[[str], None]
 ) -> None:
     """Every changed setting that changes the result needs the user's word; all of them are told at once."""
-    before, after = dict(leaves(old)), dict(leaves(new.model_dump(mode="json")))
+    before, after = dict(leaves(_read_today(old))), dict(leaves(new.model_dump(mode="json")))
     changed = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
     refused = [key for key in changed if not key.startswith(HARMLESS) and key not in allowed]
     if refused:
@@ -41,6 +43,14 @@ def check(
     for key in changed:
         if key in allowed:
             note(f"{key} goes from {_show(before.get(key))} to {_show(after.get(key))}, as allowed.")
+
+
+def _read_today(old: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With settings that did not exist yet when the run began: a new one's default is what was done before it."""
+    try:
+        return RunSettings.model_validate(old).model_dump(mode="json")
+    except ValidationError:
+        return old
 
 
 def keep_pinned(old: Mapping[str, Any], new: RunSettings, *, note: Callable[[str], None]) -> RunSettings:

@@ -11,7 +11,7 @@ from fusain.data.dataset import Dataset
 from fusain.evaluation.curves import Point
 from fusain.evaluation.evaluator import Judgement
 from fusain.evaluation.evidence import Evidence
-from fusain.evaluation.report import ClassCount, Contents, Stage
+from fusain.evaluation.report import ClassCount, Comparison, Contents, Stage
 from fusain.runs import assembly
 from fusain.runs.folder import RunFolder
 from fusain.runs.settings import RunSettings
@@ -25,6 +25,7 @@ def contents(
     evidence: Evidence,
     judgement: Judgement,
     *,
+    comparisons: Sequence[Comparison] = (),
     remarks: Sequence[str] = (),
 ) -> Contents:
     """Everything that there is to show of a run that was judged."""
@@ -46,6 +47,7 @@ def contents(
         held_out_curve=held_out_curve,
         training_curve=[Point(row["step"], row["loss"]) for row in steps],
         stages=_stages(run),
+        comparisons=comparisons,
         counts=[ClassCount(name, count, held_out[name]) for name, count in training.items()],
         quarantined=[(broken.name, broken.reason) for broken in dataset.quarantined],
         settings=settings.model_dump(mode="json"),

@@ -91,11 +91,16 @@ Overrides = Mapping[str, Any] | Iterable[tuple[str, Any]]
 """Settings by their dotted keys: texts as on the command line, or plain values as in Python."""
 
 
+def pairs(overrides: Overrides) -> list[tuple[str, Any]]:
+    """Settings with their keys, in order."""
+    return list(overrides.items() if isinstance(overrides, Mapping) else overrides)
+
+
 def from_overrides(overrides: Overrides) -> Layer:
     """The layer of `--section.name value` pairs; of a setting given twice the last one holds."""
     values: dict[str, Any] = {}
     raw: dict[tuple[str, ...], str] = {}
-    for key, value in overrides.items() if isinstance(overrides, Mapping) else overrides:
+    for key, value in pairs(overrides):
         text = value if isinstance(value, str) else "none" if value is None else json.dumps(value, default=str)
         *sections, name = path = tuple(key.removeprefix("--").split("."))
         inner = values

@@ -27,6 +27,9 @@ class LossSettings(Section):
     """Error at which `huber` goes from squared to absolute."""
     min_snr_gamma: float = Field(0.0, ge=0, le=100)
     """Evens out the noise levels (Hang et al. 2023): 5 is the usual value, 0 switches it off."""
+    time_bias: float = Field(0.0, ge=0, le=10)
+    """How much oftener noisy times are drawn than clear ones: at 0 all alike, at 1 as often as a time is long. Where
+    noise is strong it is decided what is drawn, and captions are heard."""
 
     def silent_settings(self) -> dict[str, str]:
         return {} if self.kind == "huber" else {"huber_delta": f"the loss is {self.kind}"}
@@ -59,7 +62,7 @@ def denoising_loss(
     clean = family.encode_latents(stored, partial(chance.normal, seed, batch.draws, "latents"))
     noise = chance.normal(seed, batch.draws, "noise", tuple(clean.shape[1:])).to(device)
     if quantiles is None:
-        quantiles = chance.uniform(seed, batch.draws, "time")
+        quantiles = chance.uniform(seed, batch.draws, "time") ** (1 / (1 + settings.time_bias))
     times_B = family.times(torch.from_numpy(quantiles).to(device))
     dropped_B = None
     if condition_dropout:
@@ -67,13 +70,21 @@ def denoising_loss(
     predicted = family.predict(
         family.add_noise(clean, noise, times_B), times_B, family.encode_condition(batch, dropped_B)
     )
-    images_B = distance(predicted.float(), family.target(clean, noise, times_B), settings).mean(dim=(1, 2, 3))
+    errors = distance(predicted.float(), family.target(clean, noise, times_B), settings)
+    images_B = masked(errors, batch).mean(dim=(1, 2, 3))
     weights_B = batch.weights_B
     if settings.min_snr_gamma:
         level_B = family.signal_level(times_B)
         weights_B = weights_B * min_snr_weight(family.schedule.prediction, level_B, settings.min_snr_gamma)
     # Not by the sum of the weights: what an image counts must not depend on which others its batch holds.
     return Loss((images_B * weights_B).mean(), images_B.detach(), times_B)
+
+
+def masked(errors_BCHW: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Errors weighed as the masks of a batch say, brought to the resolution of what is learnt."""
+    if batch.masks_B1HW is None:
+        return errors_BCHW
+    return errors_BCHW * functional.interpolate(batch.masks_B1HW, size=errors_BCHW.shape[-2:], mode="area")
 
 
 def distance(predicted: torch.Tensor, wanted: torch.Tensor, settings: LossSettings) -> torch.Tensor:

@@ -74,6 +74,7 @@ def _of_both(found: Scan) -> Scan:
         sizes=found.sizes[rows],
         mtimes=found.mtimes[rows],
         caption_files=frozenset(name for name in found.caption_files if name.startswith((IMAGES, CLASS_IMAGES))),
+        mask_files=frozenset(name for name in found.mask_files if name.startswith((IMAGES, CLASS_IMAGES))),
         faults=tuple(fault for fault in found.faults if fault.name.startswith((IMAGES, CLASS_IMAGES))),
     )
 

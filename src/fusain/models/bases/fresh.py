@@ -20,6 +20,8 @@ class Sizes:
     image: int
     vae_channels: tuple[int, ...]
     vae_layers: int
+    latents: int
+    """Channels of what the autoencoder makes of an image."""
     unet_channels: tuple[int, ...]
     unet_attends: tuple[bool, ...]
     """At which of its levels the UNet looks at the text, and all places of an image at each other."""
@@ -35,6 +37,7 @@ TINY = Sizes(
     image=32,
     vae_channels=(8, 8, 8),
     vae_layers=1,
+    latents=4,
     unet_channels=(8, 16),
     unet_attends=(True, True),
     unet_layers=1,
@@ -105,7 +108,7 @@ def _vae(sizes: Sizes) -> dict[str, Any]:
         "down_block_types": ("DownEncoderBlock2D",) * levels,
         "up_block_types": ("UpDecoderBlock2D",) * levels,
         "layers_per_block": sizes.vae_layers,
-        "latent_channels": 4,
+        "latent_channels": sizes.latents,
         "norm_num_groups": min(32, sizes.vae_channels[0] // 4),
         "sample_size": sizes.image,
     }
@@ -114,8 +117,8 @@ def _vae(sizes: Sizes) -> dict[str, Any]:
 def _unet(sizes: Sizes) -> dict[str, Any]:
     attends = ["CrossAttn" if attends else "" for attends in sizes.unet_attends]
     return {
-        "in_channels": 4,
-        "out_channels": 4,
+        "in_channels": sizes.latents,
+        "out_channels": sizes.latents,
         "block_out_channels": sizes.unet_channels,
         "layers_per_block": sizes.unet_layers,
         "down_block_types": tuple(f"{attention}DownBlock2D" for attention in attends),

@@ -14,7 +14,7 @@ from fusain.data.batch import Batch
 from fusain.errors import SettingsError
 from fusain.models.family import Condition, Family, Fresh
 from fusain.settings.section import Section
-from fusain.training.losses import Loss, LossSettings, distance
+from fusain.training.losses import Loss, LossSettings, distance, masked
 from fusain.training.method import Method
 
 MEMORY = 0.99
@@ -73,19 +73,20 @@ class Autoencoder(Method):
             return chance.normal(seed, batch.draws, "latents", shape).to(pixels.device)
 
         given_back, moments = family.network(pixels, fresh if trains else None)
-        images_B = self._distance(given_back.float(), pixels)
+        images_B = self._distance(given_back.float(), batch)
         if trains:
             self._measure(moments.detach().float())
             images_B = images_B + self.settings.kl_weight * divergence(moments.float())
         value = (images_B * batch.weights_B).mean()
         return Loss(value, images_B.detach(), torch.zeros(len(batch), device=pixels.device))
 
-    def _distance(self, given_back: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
-        found = distance(given_back, pixels, self.settings.loss).mean(dim=(1, 2, 3))
+    def _distance(self, given_back: torch.Tensor, batch: Batch) -> torch.Tensor:
+        pixels = batch.pixels_BCHW
+        found = masked(distance(given_back, pixels, self.settings.loss), batch).mean(dim=(1, 2, 3))
         if self.settings.edge_weight:
             for side in (2, 3):
                 edges = distance(given_back.diff(dim=side), pixels.diff(dim=side), self.settings.loss)
-                found = found + self.settings.edge_weight * edges.mean(dim=(1, 2, 3))
+                found = found + self.settings.edge_weight * masked(edges, batch).mean(dim=(1, 2, 3))
         return found
 
     def _measure(self, moments: torch.Tensor) -> None:

@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 
 _CHOICE_STREAM: Final = 22
 _WORDING_STREAM: Final = 23
-_WHOLE_SHARE: Final = 0.15
+_WHOLE_SHARE: Final = 0.5
 _SHORT_SHARE: Final = 0.15
 _SPOKEN_SHARE: Final = 0.77
 _ABSENCE_SHARE: Final = 0.4

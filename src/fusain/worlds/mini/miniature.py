@@ -8,6 +8,7 @@ from typing import Final
 
 from fusain.models.bases.fresh import Sizes
 from fusain.worlds import face_reader
+from fusain.worlds.mini.words import Lesson
 from fusain.worlds.reader import Plan
 
 HERE: Final = Path(__file__).parent
@@ -35,8 +36,10 @@ class Miniature:
     autoencoder: Path
     """Settings of the training of the autoencoder, on all styles: it must give back whatever is taught later."""
     text_to_image: Path
-    """Settings of the training of all else, on captions, without the style and the characters that are kept back."""
+    """Settings of the training of the UNet, on captions, without the style and the characters that are kept back."""
     judge: Plan
+    lesson: Lesson
+    """Of the text encoder, before it reads captions for the UNet."""
     judged: int = 200
     """Faces of kept-out combinations that it is judged on."""
     guidance: float = 4.0
@@ -48,20 +51,22 @@ MINI_SD: Final = Miniature(
     name="mini-sd",
     sizes=Sizes(
         image=64,
-        vae_channels=(32, 64, 64),
+        vae_channels=(16, 32, 64),
         vae_layers=1,
-        unet_channels=(64, 128, 128),
+        latents=6,
+        unet_channels=(32, 96, 128),
         unet_attends=(False, True, True),  # at 16 x 16 it would cost more than all else
         unet_layers=1,
-        unet_heads=2,
+        unet_heads=4,
         text_width=128,
         text_layers=2,
-        text_heads=2,
+        text_heads=4,
     ),
     drawings=12_000,
     seed=1,
     autoencoder=HERE / "autoencoder.toml",
     text_to_image=HERE / "text_to_image.toml",
     judge=face_reader.plan(),
+    lesson=Lesson(),
 )
 MINIATURES: Final = {MINI_SD.name: MINI_SD}
