@@ -54,6 +54,7 @@ SIZES = fresh.Sizes(
     image=64,
     vae_channels=(32, 64, 64),
     vae_layers=1,
+    latents=4,
     unet_channels=(64, 128),
     unet_attends=(False, True),
     unet_layers=1,
