@@ -106,7 +106,7 @@ def caricatures(
 def pretrain(context: click.Context, name: str, folder: Path | None) -> None:
     """Make a miniature base (mini-sd) from drawings alone, in about an hour on two cores; the same call resumes.
 
-    It is judged at the end. What is made can be named as a base: family.base = "FOLDER/mini-sd/weights". Without
+    It is judged at the end. What is made can be named as a base: family.base = "FOLDER/mini-sd". Without
     FOLDER, a folder of the miniature's name.
     """
     from fusain.cli.progress import progress

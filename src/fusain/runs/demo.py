@@ -9,7 +9,7 @@ import io
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +27,7 @@ from fusain.evaluation.metric import percent
 from fusain.generation import gallery
 from fusain.generation.generator import Wanted, generate
 from fusain.runs import actions, assembly, demo_character, lock, run_report
-from fusain.runs.demo_character import Taught
+from fusain.runs.demo_character import Say, Taught
 from fusain.runs.folder import RunFolder, read_json, write_json
 from fusain.runs.settings import RunSettings
 from fusain.settings.layers import Overrides, pairs
@@ -49,8 +49,6 @@ READER_IMAGES, READER_STEPS = 2_000, 400
 IN_SHEET: Final = 24
 MARK: Final = "demo.json"
 """The file by which a folder of sprites is known as one that a demo drew."""
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
