@@ -27,7 +27,8 @@ every_steps = 0
 
 
 def smallest(folder: Path) -> Miniature:
-    for name, method in (("autoencoder", "rescale = true"), ("text", "condition_dropout = 0.1")):
+    dropout = "condition_dropout = 0.1"
+    for name, method in (("autoencoder", "rescale = true"), ("hearing", dropout), ("drawing", dropout)):
         kind = "autoencoder" if name == "autoencoder" else "full"
         lines = ["[family]", 'kind = "sd"', "size = 64", "[method]", f'kind = "{kind}"', method]
         (folder / f"{name}.toml").write_text("\n".join([*lines, "[data]", "held_out = 4", "[train]", FEW]))
@@ -36,7 +37,7 @@ def smallest(folder: Path) -> Miniature:
         sizes=replace(fresh.TINY, image=64),
         drawings=40,
         autoencoder=folder / "autoencoder.toml",
-        text_to_image=folder / "text.toml",
+        text_to_image=(folder / "hearing.toml", folder / "drawing.toml"),
         judge=face_reader.plan(drawings=60, steps=3),
         lesson=Lesson(steps=3, captions=4),
         judged=5,

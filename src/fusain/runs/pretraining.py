@@ -71,16 +71,18 @@ def pretrain(miniature: Miniature, folder: Path, *, report: Listener | None = No
         own = {**shared, "family.base": str(base), "data.path": str(data)}
         return actions.train(settings, name=name, overrides=list(own.items()), report=report)
 
-    first = train(miniature.autoencoder, "autoencoder", start, every_style)
-    if first.stopped:
-        return Pretrained(None, None, miniature.bars, first.stopped)
-    start = _once(folder / "started", lambda path: _with_words(miniature, first.folder / "weights", path))
-    second = train(miniature.text_to_image, "all-else", start, taught)
-    if second.stopped:
-        return Pretrained(None, None, miniature.bars, second.stopped)
-    base = _once(folder / miniature.name, lambda path: _packed(second.folder / "weights", path))
+    done = [train(miniature.autoencoder, "autoencoder", start, every_style)]
+    if done[-1].stopped:
+        return Pretrained(None, None, miniature.bars, done[-1].stopped)
+    start = _once(folder / "started", lambda path: _with_words(miniature, done[0].folder / "weights", path))
+    for settings in miniature.text_to_image:
+        done.append(train(settings, settings.stem, start, taught))
+        if done[-1].stopped:
+            return Pretrained(None, None, miniature.bars, done[-1].stopped)
+        start = done[-1].folder / "weights"
+    base = _once(folder / miniature.name, lambda path: _packed(start, path))
     quality = measure(miniature, base, _judge(miniature, folder / "judge.safetensors"))
-    card = miniature_card.write(miniature, quality, base, trainings=[first.folder, second.folder])
+    card = miniature_card.write(miniature, quality, base, trainings=[one.folder for one in done])
     (base / "README.md").write_text(card, encoding="utf-8")
     return Pretrained(base, quality, miniature.bars)
 
