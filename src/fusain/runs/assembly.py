@@ -31,11 +31,13 @@ from fusain.runs.folder import RunFolder, read_json, write_json
 from fusain.runs.settings import FAMILIES, METHODS, RunSettings, make_plan
 from fusain.settings.notice import Notice
 from fusain.training import engine as engines
+from fusain.training import optimizer_trial
 from fusain.training.checkpoint import STORAGE_FAULTS, Checkpoints, reason
 from fusain.training.engine import EngineSettings
 from fusain.training.events import EventLog
 from fusain.training.method import Method
-from fusain.training.trainer import Parts, Trainer
+from fusain.training.optimizers import EXTRAS, kind_of
+from fusain.training.trainer import Parts, Trainer, TrainSettings
 
 Overrides = Sequence[tuple[str, str]]
 
@@ -159,7 +161,12 @@ def build_trainer(settings: RunSettings, folder: RunFolder, dataset: Dataset, lo
         folder=folder.path,
     )
     plan = make_plan(settings, entries=dataset.entries)
-    identity = {"settings": digest(settings), "data": dataset.id, "threads": engine.threads, "versions": versions()}
+    identity = {
+        "settings": digest(settings),
+        "data": dataset.id,
+        "threads": engine.threads,
+        "versions": versions(train),
+    }
     return Trainer(parts, train, plan, identity)
 
 
@@ -220,15 +227,18 @@ def digest(settings: RunSettings) -> str:
     return hashlib.sha256(json.dumps(settings.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
-def versions() -> dict[str, str]:
+def versions(train: TrainSettings | None = None) -> dict[str, str]:
     """What the numbers depend on beside the settings."""
-    names = ("torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "safetensors")
+    usual = ("torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "safetensors")
+    of_optimizer = kind_of(train.optimizer).needs if train else ()
+    names = [*usual, *(name for name in of_optimizer if name in EXTRAS)]
     return {"fusain": version("fusain"), "python": platform.python_version(), **{name: version(name) for name in names}}
 
 
 def resolved_engine(settings: RunSettings) -> RunSettings:
     """The settings with every `auto` of the engine replaced by what it means here."""
     engine: EngineSettings = engines.resolve(settings.engine)
+    optimizer_trial.check(settings.train, engine.device)
     return settings.model_copy(update={"engine": engine})
 
 

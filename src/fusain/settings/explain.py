@@ -23,6 +23,7 @@ _OUT_OF_RANGE: Final = {
     "finite_number",
     "multiple_of",
 }
+_NO_CHOICE: Final = {"literal_error", "string_pattern_mismatch"}
 _VALIDATORS: Final = {"value_error", "assertion_error"}
 _BAD_KIND: Final = {"union_tag_invalid", "union_tag_not_found"}
 
@@ -130,7 +131,7 @@ def _fault(root: type[Section], place: _Place, errors: list[ErrorDetails], merge
         return SettingsError("E-CFG-007", where=at, key=place.key, expected=_expected(place))
     if kinds & _OUT_OF_RANGE and isinstance(value, int | float):
         return _out_of_range(place, at, value)
-    if kinds == {"literal_error"} and isinstance(value, str):
+    if "literal_error" in kinds <= _NO_CHOICE and isinstance(value, str):
         return _bad_choice(place, at, value)
     got = _shown(value) + _item(errors[0], place)
     return SettingsError("E-CFG-004", where=at, key=place.key, expected=_expected(place), got=got)

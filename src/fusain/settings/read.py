@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from fusain.errors import FusainError, SettingsError
 from fusain.settings import explain, layers, recipes, schema
@@ -122,13 +123,20 @@ def _notices(settings: Section, merged: Merged, origins: Mapping[str, Origin]) -
         for name, info in type(section).model_fields.items():
             origin = origins.get(prefix + name, DEFAULT)
             if origin.is_users:
-                yield from _unusual(schema.Setting(prefix + name, info, ()), getattr(section, name), origin)
+                if not _is_excused(section, info):
+                    yield from _unusual(schema.Setting(prefix + name, info, ()), getattr(section, name), origin)
                 yield from _without_effect(section, prefix, name, origin)
         for name, reason in section.silent_settings().items():
             origin = origins.get(prefix + name, DEFAULT)
             if origin.is_users and not _is_default(section, name):
                 yield Notice("W-CFG-002", where=str(origin), key=prefix + name, reason=reason)
         yield from section.notices()
+
+
+def _is_excused(section: Section, info: FieldInfo) -> bool:
+    """Whether another setting has a value under which any number is usual here (`usual_unless`)."""
+    excuses = schema.notes(info).get("usual_unless", {})
+    return any(getattr(section, other) == value for other, value in excuses.items())
 
 
 def _unusual(setting: schema.Setting, value: Any, origin: Origin) -> Iterator[Notice]:
