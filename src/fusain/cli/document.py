@@ -1,4 +1,4 @@
-"""Writes what is made from the schema and the catalogue (`make docs`): described.json and the reference pages.
+"""Writes what is made from the schema and the catalogue (`make docs`): JSON in the package, and the reference pages.
 
 `python -m fusain.cli.document` writes; with `--check` it changes nothing and fails where a file is out of date.
 """
@@ -16,13 +16,14 @@ def documents(repository: Path) -> dict[Path, str]:
     from fusain.cli.faults import EXIT_CODES
     from fusain.runs.doctor import versions
     from fusain.runs.settings import RunSettings
-    from fusain.settings import described
+    from fusain.settings import described, editors, json_schema
     from fusain.settings.describe import as_json, describe, errors_page, settings_page
 
     description = describe(RunSettings)
     reference = repository / "docs" / "reference"
     return {
         described.FILE: as_json(description),
+        editors.FILE: json_schema.as_text(RunSettings),
         versions.FILE: json.dumps(tested_versions(repository), indent=1) + "\n",
         reference / "settings.md": settings_page(description),
         reference / "errors.md": errors_page(EXIT_CODES),

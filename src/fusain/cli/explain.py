@@ -15,8 +15,9 @@ from fusain.settings.described import Described
 
 @click.command()
 @click.argument("name", required=False)
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of a settings file, for editors.")
 @output.format_option
-def verb(name: str | None) -> None:
+def verb(name: str | None, schema: bool) -> None:
     """Say what a setting or an error code means.
 
     \b
@@ -24,7 +25,13 @@ def verb(name: str | None) -> None:
       fusain explain train.learning_rate
       fusain explain train
       fusain explain E-CFG-003
+      fusain explain --schema > fusain.schema.json
     """
+    if schema:
+        from fusain.settings import editors
+
+        click.echo(editors.text(), nl=False)
+        return
     from fusain.messages import catalogue
 
     settings = described.load().settings

@@ -6,15 +6,16 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from fusain.settings import described, recipes
+from fusain.settings import described, editors, recipes
 from fusain.settings.described import Described
 
 
-def write_toml(recipe: str, *, data: Path | None, output: Path) -> Path:
-    """Makes the settings file `output`; the caller has seen to it that nothing is lost there."""
+def write_toml(recipe: str, *, data: Path | None, output: Path, schema: bool = True) -> Path:
+    """Makes the settings file `output`, and the schema beside it; the caller has seen to it that nothing is lost."""
     text = toml_text(recipes.load(recipe), data=data)
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(text, encoding="utf-8")
+    has_schema = schema and editors.put_beside(output)
+    output.write_text(f"{editors.COMMENT}\n{text}" if has_schema else text, encoding="utf-8")
     return output
 
 
