@@ -45,7 +45,9 @@ def test_this_machine_is_fit_and_nothing_is_left_behind(tmp_path):
     assert {text.partition(">")[0].replace("_", "-") for text in needs} <= {name for _, name in by_name}
     assert by_name["disk", "write, fsync, rename"]["text"] == "works"
     assert by_name["devices", "cpu"]["facts"]["bf16"] in (True, False)
-    assert {area for area, _ in by_name} == {"versions", "extras", "machine", "disk", "network", "devices"}
+    assert {area for area, _ in by_name} == {
+        *("versions", "extras", "machine", "settings", "disk", "network", "devices")
+    }
     assert list(tmp_path.iterdir()) == []
 
 

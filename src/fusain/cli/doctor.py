@@ -19,17 +19,17 @@ MARKS = {"ok": " ", "warning": "!", "fault": "x"}
 @click.option(
     "--runs-folder",
     type=click.Path(path_type=Path),
-    default=Path("runs"),
-    show_default=True,
+    show_default="runs",
     help="Where runs would be written; the disk there is tested.",
 )
 @output.json_option
 @output.format_option
 @click.pass_context
-def verb(context: click.Context, runs_folder: Path) -> None:
+def verb(context: click.Context, runs_folder: Path | None) -> None:
     """Look at this machine: versions, devices, disk, extras, network.
 
-    The exit code is 0 where Fusain can work, 5 where versions or devices are at fault, 8 where only the disk is.
+    The exit code is 0 where Fusain can work, 3 where your settings are at fault, 5 where versions or devices are, 8
+    where only the disk is.
 
     \b
     Examples:

@@ -18,8 +18,9 @@ def documents(repository: Path) -> dict[Path, str]:
     from fusain.runs.settings import RunSettings
     from fusain.settings import described, editors, json_schema
     from fusain.settings.describe import as_json, describe, errors_page, settings_page
+    from fusain.settings.user import UserSettings
 
-    description = describe(RunSettings)
+    description = describe(RunSettings, UserSettings)
     reference = repository / "docs" / "reference"
     return {
         described.FILE: as_json(description),

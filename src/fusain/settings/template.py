@@ -6,7 +6,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from fusain.settings import described, editors, recipes
+from fusain.settings import described, editors, recipes, user_file
 from fusain.settings.described import Described
 
 
@@ -24,6 +24,11 @@ def toml_text(recipe: recipes.Recipe, *, data: Path | None) -> str:
     description = described.load()
     kinds = description.under(recipe.values)
     values = {entry.key: _value(entry, recipe) for entry in description.settings if entry.exists(kinds)}
+    users = user_file.layer(kinds)
+    if users is not None:
+        of_users = {key: described.look_up(dict(users.values), key) for key in values}
+        given = {key: value for key, value in of_users.items() if value is not None}
+        values |= {key: value for key, value in given.items() if described.look_up(recipe.values, key) is None}
     if data is not None:
         values["data.path"] = str(data)
     lines = [f"# {line}".rstrip() for line in recipe.description.splitlines()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from fusain.errors import EnvironmentFault, StorageError
+from fusain.errors import EnvironmentFault, FusainError, SettingsError, StorageError
 from fusain.settings.notice import Notice
 
 
@@ -31,7 +31,8 @@ class Finding:
         """What the process ends with for this finding."""
         if self.level != "fault":
             return 0
-        return StorageError.exit_code if self.area == "disk" else EnvironmentFault.exit_code
+        of_area: dict[str, type[FusainError]] = {"disk": StorageError, "settings": SettingsError}
+        return of_area.get(self.area, EnvironmentFault).exit_code
 
     def as_json(self) -> dict[str, Any]:
         """The form that `--format json` shows."""
