@@ -8,6 +8,7 @@ from typing import Any, Literal
 import click
 
 from fusain.cli import output
+from fusain.settings import user_file
 
 
 class Size(click.ParamType[tuple[int, int]]):
@@ -52,7 +53,7 @@ SIZE = Size()
 )
 @click.option("--device", metavar="NAME", default="auto", show_default=True, help="Where to draw.")
 @click.option("-o", "--output", "folder", type=click.Path(path_type=Path), help="Without it, a folder in the run.")
-@click.option("--runs-folder", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
+@click.option("--runs-folder", type=click.Path(path_type=Path), default=user_file.runs_folder, show_default="runs")
 @output.format_option
 def verb(
     run: str,

@@ -22,6 +22,7 @@ VERBS: Final[dict[str, str]] = {
     "recipes": "List and show the recipes.",
     "explain": "Say what a setting or an error code means.",
     "models": "Inspect, find and convert models to start from.",
+    "doctor": "Look at this machine: versions, devices, disk, extras, network.",
     "world": "Draw a data set to try things with.",
     "demo": "See it all work in a few minutes, with no download.",
 }

@@ -62,7 +62,7 @@ class Pretrained:
 def pretrain(miniature: Miniature, folder: Path, *, report: Listener | None = None) -> Pretrained:
     """Make a miniature in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    shared = {"runs_folder": str(folder), "train.seed": str(miniature.seed)}
+    shared = {"runs_folder": str(folder), "weights_folder": "none", "train.seed": str(miniature.seed)}
     every_style = _once(folder / "every-style", lambda path: write_folder(_drawings(miniature, STYLES), path))
     taught = _once(folder / "taught", lambda path: write_folder(_drawings(miniature), path))
     start = _once(folder / "fresh", lambda path: _fresh(miniature, path))

@@ -16,6 +16,7 @@ HARMLESS = (
     "samples.",
     "track.",
     "runs_folder",
+    "weights_folder",
     "data.path",
     "data.class_images.path",
     "data.workers",

@@ -69,6 +69,8 @@ class RunSettings(Section):
     """Version of the settings' layout."""
     runs_folder: Path = Path("runs")
     """Where run folders are made."""
+    weights_folder: Path | None = None
+    """Finished weights are copied there too, under the name of the run. Nothing there is written over."""
     family: FamilySettings = Field(default_factory=FAMILIES["pixel"].Settings)
     method: MethodSettings = Field(default_factory=METHODS["full"].Settings)
     data: DataSettings

@@ -20,7 +20,7 @@ class Origin:
     """Where a value came from, in words that stand in errors and in the plan."""
 
     source: str
-    """One of `default`, `recipe`, `file`, `command line`."""
+    """One of `default`, `user settings`, `recipe`, `file`, `command line`."""
     text: str
     line: int | None = None
 
@@ -29,7 +29,7 @@ class Origin:
 
     @property
     def is_users(self) -> bool:
-        """Whether the user wrote it, so that it must not pass unnoticed."""
+        """Whether the user wrote it for this run, so that it must not pass unnoticed."""
         return self.source in ("file", "command line")
 
 
