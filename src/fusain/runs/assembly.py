@@ -21,7 +21,7 @@ from fusain.data.dataset import Dataset, check_batch, prepare
 from fusain.data.loader import Loader, held_out_batches
 from fusain.data.source import Source
 from fusain.errors import StorageError
-from fusain.generation import gallery
+from fusain.generation import gallery, samplers
 from fusain.generation.generator import Wanted, generate
 from fusain.generation.samplers import SamplerSettings
 from fusain.models import identifiers
@@ -93,6 +93,12 @@ def prepare_data(settings: RunSettings, *, folder: RunFolder | None, report: Any
     )
 
 
+def check_drawing(settings: RunSettings, family: Family) -> None:
+    """Whether samples can be drawn as the settings say, which else would be told at the first ones only."""
+    if settings.samples.every_steps != 0:
+        samplers.check(settings.samples, family.schedule, where="samples.")
+
+
 def captions_read(learner: Learner, dataset: Dataset) -> tuple[str, ...]:
     """The captions as they are learnt, of all images; none where the method does not read them."""
     if learner.family.condition != "text" or not learner.method.reads_condition:
@@ -118,6 +124,7 @@ def build_trainer(settings: RunSettings, folder: RunFolder, dataset: Dataset, lo
     """Everything for one run, ready to start or to be restored."""
     engine = engines.start(settings.engine)
     learner = build_learner(settings, dataset.classes)
+    check_drawing(settings, learner.family)
     train = settings.train
     captions = captions_read(learner, dataset)
     for notice in foreseen(learner, dataset, captions):

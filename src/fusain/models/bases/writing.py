@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from fusain.errors import SettingsError
+from fusain.models import noise
 from fusain.models import weights as storing
 from fusain.models.bases import naming
 from fusain.models.bases.building import CLASSES
@@ -29,7 +30,7 @@ PIPELINES: Final = {"": "StableDiffusionPipeline", "inpainting": "StableDiffusio
 def write_folder(base: Base, folder: Path, tokenizer: Path, *, prediction: str | None = None) -> None:
     """What `DiffusionPipeline.from_pretrained` loads; the weights stay as precise as they are."""
     refuse_existing(folder)
-    said = {"epsilon": "epsilon", "v": "v_prediction"}.get(prediction or "", base.scheduler.get("prediction_type"))
+    said = _said(prediction) or base.scheduler.get("prediction_type")
     if said is None:
         raise SettingsError("E-MODEL-054", where=base.source)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -38,6 +39,10 @@ def write_folder(base: Base, folder: Path, tokenizer: Path, *, prediction: str |
         _write_all(base, waiting, tokenizer, dict(base.scheduler) | {"prediction_type": said})
         refuse_existing(folder)
         os.rename(waiting, folder)
+
+
+def _said(prediction: str | None) -> str | None:
+    return next((theirs for ours, theirs in noise.PREDICTIONS.items() if ours == prediction), None)
 
 
 def _write_all(base: Base, folder: Path, tokenizer: Path, scheduler: dict[str, Any]) -> None:
