@@ -59,6 +59,11 @@ def show(data: Any, lines: Iterable[str], *, quiet: Iterable[str] = ()) -> None:
         click.echo(line)
 
 
+def as_value(value: Any) -> str:
+    """The value of a setting as people write it."""
+    return value if isinstance(value, str) else "none" if value is None else json.dumps(value, ensure_ascii=False)
+
+
 def talk(text: str) -> None:
     """Something to know beside the result; never data."""
     if wanted() != "quiet":

@@ -64,7 +64,7 @@ def from_file(path: Path) -> Layer:
         raise SettingsError("E-CFG-014", where=shown, position=fault.start) from None
     tool = foreign.tool_by_text(path.suffix.lower(), text)
     if tool:
-        raise SettingsError("E-CFG-010", where=shown, path=shown, tool=tool)
+        raise foreign.fault(shown, tool)
     return from_text(text, shown)
 
 
@@ -76,7 +76,7 @@ def from_text(text: str, name: str = "settings") -> Layer:
         raise _syntax_error(text, name, str(fault)) from None
     tool = foreign.tool_by_keys(values)
     if tool:
-        raise SettingsError("E-CFG-010", where=name, path=name, tool=tool)
+        raise foreign.fault(name, tool)
     return Layer("file", name, values, positions.key_lines(text))
 
 
