@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
-from fusain.models import new_words, weights
+from fusain.models import new_words, text_names, weights
+from fusain.settings.notice import Notice
 
-PREFIX = "text_model."
-"""Before each key of a CLIP text encoder everywhere but in transformers since 5.6."""
+CUTS_SHOWN = 5
 
 
 def save_encoder(encoder: torch.nn.Module, folder: Path) -> None:
     """Configuration and weights, in the layout with a prefix that readers elsewhere expect."""
     cast(Any, encoder).config.save_pretrained(folder)
-    tensors = {PREFIX + name.removeprefix(PREFIX): tensor for name, tensor in encoder.state_dict().items()}
-    weights.write(folder / "model.safetensors", tensors)
+    weights.write(folder / "model.safetensors", text_names.as_written(encoder.state_dict()))
 
 
 def load_encoder(encoder: torch.nn.Module, folder: Path) -> None:
     """Weights in either layout."""
-    own = PREFIX if any(name.startswith(PREFIX) for name in encoder.state_dict()) else ""
-    path = folder / "model.safetensors"
-    tensors = {own + name.removeprefix(PREFIX): tensor for name, tensor in weights.read(path).items()}
-    weights.check_fit(encoder.state_dict(), tensors, where=path)
+    path, own = folder / "model.safetensors", encoder.state_dict()
+    tensors = text_names.as_class(text_names.as_written(weights.read(path)), own)
+    weights.check_fit(own, tensors, where=path)
     encoder.load_state_dict(tensors)
 
 
@@ -47,6 +45,16 @@ def cut_off(tokenizer: Any, caption: str, *, windows: int) -> str:
     """The end of a caption that does not fit into its windows; mostly nothing."""
     rest = _plain(tokenizer, caption)[windows * (tokenizer.model_max_length - 2) :]
     return str(tokenizer.decode(rest)) if rest else ""
+
+
+def cuts(tokenizer: Any, names: Sequence[str], captions: Sequence[str], *, windows: int) -> Iterator[Notice]:
+    """What to say of captions that do not fit, by the names of their images."""
+    rests = [cut_off(tokenizer, caption, windows=windows) for caption in captions]
+    cut = [f"'{name}' loses \"{rest}\"" for name, rest in zip(names, rests, strict=False) if rest]
+    if cut:
+        shown = "; ".join(cut[:CUTS_SHOWN]) + (f" and {len(cut) - CUTS_SHOWN:,} more" if cut[CUTS_SHOWN:] else "")
+        limit = windows * (tokenizer.model_max_length - 2)
+        yield Notice("W-MODEL-001", count=f"{len(cut):,}", limit=limit, shown=shown)
 
 
 def states(encoder: torch.nn.Module, tokens_BWL: torch.Tensor, *, clip_skip: int) -> torch.Tensor:

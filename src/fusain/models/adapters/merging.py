@@ -15,7 +15,7 @@ from fusain.models.adapters import header
 from fusain.models.adapters.adapter import Adapter, Layer, LowRank
 from fusain.models.bases import detection, layouts
 from fusain.models.bases.opened import Base, Component
-from fusain.models.text import PREFIX
+from fusain.models.text_names import PREFIX
 
 SHOWN: Final = 5
 

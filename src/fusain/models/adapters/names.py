@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-from fusain.models.text import PREFIX
+from fusain.models.text_names import PREFIX
 
 UNET, TEXT = "unet", "text_encoder"
 PARTS: Final = (UNET, TEXT, "text_encoder_2")

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from fusain.errors import StorageError, UnsafeFileError
-from fusain.models.bases import layouts, text_names
+from fusain.models import text_names
+from fusain.models.bases import layouts
 from fusain.models.bases.building import CLASSES
 from fusain.models.bases.opened import Base, Component, Weights
 from fusain.models.bases.stored import PICKLE_SUFFIXES, Stored, pickled, read_header

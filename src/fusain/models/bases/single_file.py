@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from fusain.errors import SettingsError, StorageError
-from fusain.models.bases import detection, inferred, layouts, naming, text_names
+from fusain.models import text_names
+from fusain.models.bases import detection, inferred, layouts, naming
 from fusain.models.bases.opened import Base, Component, Weights
 from fusain.models.bases.stored import Header, Shapes, Stored, read_header
 from fusain.settings.notice import Notice
