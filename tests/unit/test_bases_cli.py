@@ -82,16 +82,16 @@ def test_inspect_what_cannot_be_read(tmp_path, single):
     path = tmp_path / "xl.safetensors"
     key = "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
     names = {
-        key: (2, 2048),
-        "conditioner.embedders.1.x": (1,),
+        key: (2, 1280),
+        "conditioner.embedders.0.model.x": (1,),
         "first_stage_model.decoder.conv_in.weight": (2, 4, 1, 1),
     }
     save_file({name: torch.zeros(shape) for name, shape in names.items()}, path)
     assert run("inspect", path)[0].splitlines() == [
-        "architecture  Stable Diffusion XL (sdxl)",
+        "architecture  the refiner of Stable Diffusion XL (sdxl-refiner)",
         "prediction    the model does not say",
         "tokenizer     none in the model",
-        f"told by       {key} (2 x 2048)",
+        f"told by       {key} (2 x 1280)",
     ]
     assert "W-MODEL-013" in run("inspect", single("sd2"))[1]
 

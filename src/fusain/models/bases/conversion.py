@@ -13,7 +13,6 @@ from fusain.models.bases import layouts, pickles, single_file, writing
 from fusain.models.bases.opened import Base, Weights
 from fusain.models.bases.opening import local_path
 from fusain.models.bases.stored import read_header
-from fusain.models.bases.tokenizers import find_tokenizer
 from fusain.settings.notice import Notice
 
 Form = Literal["folder", "single"]
@@ -82,6 +81,6 @@ def _folder(base: Base, out: Path, tokenizer: str | None, prediction: str | None
     said = prediction or base.prediction
     if said is None:
         raise SettingsError("E-MODEL-054", where=base.source)
-    writing.write_folder(base, out, find_tokenizer(base, tokenizer), prediction=said)
+    writing.write_folder(base, out, tokenizer, prediction=said)
     count = sum(len(component.stored) for component in base.components.values())
     return Converted(out, "folder", count, left, tuple(note for note in base.notes if note.code != "W-MODEL-013"))

@@ -17,17 +17,26 @@ from fusain.errors import SettingsError
 from fusain.models import weights as storing
 from fusain.models.bases import naming
 from fusain.models.bases.building import CLASSES
-from fusain.models.bases.diffusers_folder import STEMS
+from fusain.models.bases.diffusers_folder import STEMS, ZEROS
 from fusain.models.bases.opened import Base, Component, Weights
 from fusain.models.bases.pickles import beside, refuse_existing
 from fusain.models.bases.single_file import averaged
 from fusain.models.bases.stored import read_header, read_tensors
+from fusain.models.bases.tokenizers import FIRST, find_tokenizer, load_tokenizer, tokenizers_of
 
-PIPELINES: Final = {"": "StableDiffusionPipeline", "inpainting": "StableDiffusionInpaintPipeline"}
+PIPELINES: Final = {
+    "sdxl": "StableDiffusionXLPipeline",
+    "sd1-inpainting": "StableDiffusionInpaintPipeline",
+    "sd2-inpainting": "StableDiffusionInpaintPipeline",
+    "sdxl-inpainting": "StableDiffusionXLInpaintPipeline",
+}
+"""Those that are not a `StableDiffusionPipeline`."""
+UNCHECKED: Final = {"requires_safety_checker": False, "safety_checker": [None, None]}
+"""Entries of those that may look at what they draw; those of XL never do."""
 
 
-def write_folder(base: Base, folder: Path, tokenizer: Path, *, prediction: str | None = None) -> None:
-    """What `DiffusionPipeline.from_pretrained` loads; the weights stay as precise as they are."""
+def write_folder(base: Base, folder: Path, tokenizer: str | None = None, *, prediction: str | None = None) -> None:
+    """What `DiffusionPipeline.from_pretrained` loads; weights stay as precise as they are, `tokenizer` may be given."""
     refuse_existing(folder)
     said = {"epsilon": "epsilon", "v": "v_prediction"}.get(prediction or "", base.scheduler.get("prediction_type"))
     if said is None:
@@ -40,27 +49,35 @@ def write_folder(base: Base, folder: Path, tokenizer: Path, *, prediction: str |
         os.rename(waiting, folder)
 
 
-def _write_all(base: Base, folder: Path, tokenizer: Path, scheduler: dict[str, Any]) -> None:
+def _write_all(base: Base, folder: Path, tokenizer: str | None, scheduler: dict[str, Any]) -> None:
     for name, component in base.components.items():
         _write_component(component, folder / name)
-    (folder / "tokenizer").mkdir()
-    for path in sorted(tokenizer.iterdir()):
-        if path.suffix in (".json", ".txt"):
-            shutil.copyfile(path, folder / "tokenizer" / path.name)
+    for part in tokenizers_of(base):
+        _write_tokenizer(base, part, tokenizer, folder / part)
     (folder / "scheduler").mkdir()
     _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
-    index = {
-        "_class_name": PIPELINES.get(base.architecture.partition("-")[2], PIPELINES[""]),
+    index: dict[str, Any] = {
+        "_class_name": PIPELINES.get(base.architecture, "StableDiffusionPipeline"),
         "_diffusers_version": metadata.version("diffusers"),
         "feature_extractor": [None, None],
         "image_encoder": [None, None],
-        "requires_safety_checker": False,
-        "safety_checker": [None, None],
         "scheduler": ["diffusers", scheduler.get("_class_name", "DDIMScheduler")],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
+        **{part: ["transformers", "CLIPTokenizer"] for part in tokenizers_of(base)},
+        **({ZEROS: base.hides_by_zeros} if base.architecture.startswith("sdxl") else UNCHECKED),
     }
     named = {name: [CLASSES[name][part.class_name], part.class_name] for name, part in base.components.items()}
     _write_json(folder / "model_index.json", index | named)
+
+
+def _write_tokenizer(base: Base, part: str, given: str | None, folder: Path) -> None:
+    found = find_tokenizer(base, given, part)
+    if part != FIRST and found.name != part:
+        load_tokenizer(base, given, part).save_pretrained(folder)
+        return
+    folder.mkdir()
+    for path in sorted(found.iterdir()):
+        if path.suffix in (".json", ".txt"):
+            shutil.copyfile(path, folder / path.name)
 
 
 def _write_component(component: Component, folder: Path) -> None:
