@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -10,6 +11,13 @@ from fusain.models.family import Fresh
 
 USUAL_SCALE = 0.18215
 """What latents are multiplied with where a configuration does not say."""
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Within, what would overflow in half precision is computed in full, whatever the precision around it."""
+    if device.type == "meta":  # whoever only counts computes nothing
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def moments(autoencoder: Any, pixels_BCHW: torch.Tensor) -> torch.Tensor:

@@ -72,6 +72,20 @@ def states(encoder: torch.nn.Module, tokens_BWL: torch.Tensor, *, clip_skip: int
     return cast(torch.Tensor, hidden).reshape(batch, windows * length, -1)
 
 
+def states_and_pooled(
+    encoder: torch.nn.Module, tokens_BWL: torch.Tensor, *, clip_skip: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The last hidden state but one of each token, without the last norm, and what an encoder makes of a whole text.
+
+    That is the state at the end of the first window, projected where the encoder has a projection.
+    """
+    batch, windows, length = tokens_BWL.shape
+    outputs = encoder(tokens_BWL.reshape(batch * windows, length), output_hidden_states=True)
+    hidden = cast(torch.Tensor, outputs.hidden_states[-(clip_skip + 2)]).reshape(batch, windows * length, -1)
+    whole = outputs.text_embeds if "text_embeds" in outputs else outputs.pooler_output
+    return hidden, cast(torch.Tensor, whole).reshape(batch, windows, -1)[:, 0]
+
+
 def _plain(tokenizer: Any, caption: str) -> list[int]:
     """The caption's own tokens; the tokenizer's warning about long ones is left to `cut_off`."""
     return new_words.expanded(tokenizer, tokenizer(caption, add_special_tokens=False, verbose=False)["input_ids"])

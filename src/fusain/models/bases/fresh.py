@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -78,14 +80,21 @@ TINY_XL = replace(
 )
 
 
-def write(sizes: Sizes, folder: Path, tokenizer: Any = None, *, seed: int = SEED) -> None:
-    """A folder as `DiffusionPipeline.from_pretrained` loads it."""
+def write(
+    sizes: Sizes,
+    folder: Path,
+    tokenizer: Any = None,
+    *,
+    seed: int = SEED,
+    shared: Mapping[str, torch.nn.Module] = MappingProxyType({}),
+) -> None:
+    """A folder as `DiffusionPipeline.from_pretrained` loads it; `shared` networks of another base take fresh places."""
     from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
     tokenizer = tokenizer or letters()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        parts = _parts(sizes, tokenizer)
+        parts = _parts(sizes, tokenizer) | dict(shared)
     if sizes.second is None:
         unchecked = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
         pipeline_folder.save(StableDiffusionPipeline(**parts, **unchecked), folder)
