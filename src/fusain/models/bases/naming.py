@@ -101,7 +101,7 @@ def modules(component: str, config: Mapping[str, Any]) -> dict[str, str]:
         return dict(_unet(config))
     if component == "vae":
         return dict(_vae(config))
-    if config["hidden_act"] == "quick_gelu":
+    if config.get("hidden_act", "quick_gelu") == "quick_gelu":
         return {"text_model": "text_model"}
     return dict(_open_clip(config))
 

@@ -76,7 +76,8 @@ def open_part(header: Header, part: str, architecture: str, weights: Weights, no
         name = detection.WORDS[part]
         raise StorageError("E-MODEL-053", where=str(_path(header)), part=name, name=fault.args[0]) from fault
     if part == "unet":
-        stored = averaged(header, stored, weights, notes)
+        told = notes if architecture != "sdxl" else []  # files of XL never hold both
+        stored = averaged(header, stored, weights, told)
     return Component(part, CLASS_NAMES[part], config, _named(header, part, config, stored))
 
 
