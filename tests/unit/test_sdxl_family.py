@@ -222,6 +222,28 @@ def test_an_autoencoder_that_overflows_works_in_full_precision(base: Path, tmp_p
     assert torch.equal(found, wanted) == overflows
 
 
+def test_images_are_drawn_in_half_precision(base: Path) -> None:
+    """As class images are on a GPU: the autoencoder still gives them back in full."""
+    ours = family(base)
+    request = DrawRequest(
+        make_scheduler("ddim", ours.schedule),
+        [torch.Generator().manual_seed(4)],
+        steps=2,
+        eta=0.0,
+        guidance=3.0,
+        prompts=["a red hat"],
+    )
+    kinds: list[torch.dtype] = []
+    decoder = ours.autoencoder.decoder
+    hook = decoder.conv_out.register_forward_hook(lambda module, found, given_back: kinds.append(given_back.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        half = ours.draw(request)
+    hook.remove()
+    assert kinds == [torch.float32]
+    assert half.shape == (1, 3, 32, 32)
+    assert torch.isfinite(half).all()
+
+
 def test_what_was_learnt_is_saved_for_diffusers_and_loaded_again(base: Path, tmp_path: Path) -> None:
     from diffusers import StableDiffusionXLPipeline
     from safetensors.torch import load_file

@@ -333,7 +333,7 @@ class StableDiffusionXL(Family):
                 output_type="latent",
             ).images
             with self._as_precise_as_needed():
-                pixels = cast(Any, self._autoencoder).decode(found / self._scale, return_dict=False)[0]
+                pixels = cast(Any, self._autoencoder).decode(found.float() / self._scale, return_dict=False)[0]
         return cast(torch.Tensor, pixels).float().div(2).add(0.5).clamp(0, 1).cpu()
 
     def save(self, folder: Path) -> None:
