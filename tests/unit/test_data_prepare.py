@@ -379,7 +379,12 @@ def test_small_images_are_put_aside_on_wish_however_many_they_are(folder):
         "E-DATA-033 '1.png' has 15 x 40 pixels and is smaller than 16 x 16 (data.small = \"skip\")."
     )
     assert dataset.lock()["quarantined"][0] == ["1.png", "E-DATA-033"]
-    assert "W-DATA-003" in [notice.code for notice in dataset.notices]
+    (told,) = [str(notice) for notice in dataset.notices if notice.code == "W-DATA-045"]
+    assert told == (
+        'W-DATA-045 4 images are smaller than 16 x 16 and are put aside (data.small = "skip"): '
+        "'1.png', '2.png', '4.png' and 1 more."
+    )
+    assert "W-DATA-003" not in [notice.code for notice in dataset.notices]
 
 
 def test_nothing_but_small_images(folder):
