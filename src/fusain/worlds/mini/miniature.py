@@ -78,7 +78,7 @@ MINI_SDXL: Final = Miniature(
     name="mini-sdxl",
     sizes=replace(
         MINI_SD.sizes,
-        unet_channels=(32, 80, 128),
+        unet_channels=(32, 80, 112),
         unet_layers=2,  # the blocks of the published model, by whose numbers its LoRAs are named elsewhere
         unet_transformers=(1, 1, 2),
         second=Second(width=128, layers=3, heads=4, pooled=64, sizes=32),
