@@ -44,7 +44,7 @@ OF_RECIPES = {
 def record(recipe: str, folder: Path) -> list[float]:
     """The losses of the first steps of one recipe on a small drawn world."""
     kind = recipes.load(recipe).values["family"]["kind"]
-    own = {"pixel": _of_pixels, "sd": _of_latents}[kind](folder)
+    own = {"pixel": _of_pixels, "sd": _of_latents, "sdxl": _of_xl}[kind](folder)
     of_recipe = OF_RECIPES.get(recipe, {})
     overrides = list({**SMALL, **own, **of_recipe, "runs_folder": str(folder / "runs")}.items())
     actions.train(recipe, name=recipe, overrides=overrides)
@@ -66,6 +66,14 @@ def _of_latents(folder: Path) -> dict[str, str]:
         caricatures.write_folder(caricatures.world(60, seed=11), data)
         fresh.write(fresh.TINY, base)
     return {"data.path": str(data), "family.base": str(base), "family.size": "32"}
+
+
+def _of_xl(folder: Path) -> dict[str, str]:
+    """The smallest real base of XL on caricatures."""
+    own, base = _of_latents(folder), folder / "base-xl"
+    if not base.exists():
+        fresh.write(fresh.TINY_XL, base)
+    return own | {"family.base": str(base)}
 
 
 def main() -> None:

@@ -25,9 +25,9 @@ PAIRS = [
 
 def test_the_plug_folders_hold_what_we_know() -> None:
     assert (sorted(FAMILIES), sorted(METHODS), len(PAIRS)) == (
-        ["pixel", "sd"],
+        ["pixel", "sd", "sdxl"],
         ["autoencoder", "full", "lora", "textual_inversion"],
-        6,
+        10,
     )
 
 
@@ -49,7 +49,9 @@ def test_pair(family_class: type[Family], method_class: type[Method], condition:
     method.save(family, tmp_path / "weights")
     fresh = family_class(settings, Facts(CLASSES))
     method_class(method_class.Settings()).attach(fresh, tmp_path / "weights")
-    assert np.array_equal(drawn(family), drawn(fresh))
+    apart = np.abs(drawn(family).astype(int) - drawn(fresh).astype(int))
+    assert apart.max() <= 1, "what is put into the weights may round one number otherwise"
+    assert apart.mean() < 1e-3
 
 
 def batch(size: int, step: int) -> Batch:

@@ -1,18 +1,26 @@
 """A miniature made from nothing, at the smallest size: every part for real, found again, and a base in the end."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
+from fusain.generation.generator import Wanted, generate
+from fusain.generation.samplers import SamplerSettings
 from fusain.models.bases import fresh
+from fusain.models.families.sdxl import StableDiffusionXL, StableDiffusionXLSettings
+from fusain.models.family import Facts
 from fusain.runs import pretraining
 from fusain.worlds import face_reader
-from fusain.worlds.caricatures import ATTRIBUTES
-from fusain.worlds.mini.miniature import MINI_SD, Miniature
+from fusain.worlds.caricatures import ATTRIBUTES, world
+from fusain.worlds.mini import vocabulary
+from fusain.worlds.mini.miniature import MINI_SD, MINI_SDXL, Miniature
 from fusain.worlds.mini.vocabulary import RARE_WORDS
 from fusain.worlds.mini.words import Lesson
+from tests.runs.training import flat
 
 FEW = """
 steps = 3
@@ -30,14 +38,36 @@ def smallest(folder: Path) -> Miniature:
     dropout = "condition_dropout = 0.1"
     for name, method in (("autoencoder", "rescale = true"), ("hearing", dropout), ("drawing", dropout)):
         kind = "autoencoder" if name == "autoencoder" else "full"
-        lines = ["[family]", 'kind = "sd"', "size = 64", "[method]", f'kind = "{kind}"', method]
-        (folder / f"{name}.toml").write_text("\n".join([*lines, "[data]", "held_out = 4", "[train]", FEW]))
+        write_settings(folder / f"{name}.toml", "sd", kind, method)
     return replace(
         MINI_SD,
         sizes=replace(fresh.TINY, image=64),
         drawings=40,
         autoencoder=folder / "autoencoder.toml",
         text_to_image=(folder / "hearing.toml", folder / "drawing.toml"),
+        judge=face_reader.plan(drawings=60, steps=3),
+        lesson=Lesson(steps=3, captions=4),
+        judged=5,
+        steps=2,
+    )
+
+
+def write_settings(path: Path, family: str, method: str, more: str, data: str = "") -> None:
+    lines = ["[family]", f'kind = "{family}"', "size = 64", "[method]", f'kind = "{method}"', more]
+    path.write_text("\n".join([*lines, "[data]", "held_out = 4", data, "[train]", FEW]))
+
+
+def smallest_xl(folder: Path) -> Miniature:
+    """What it shares is a fresh base of the same words."""
+    write_settings(folder / "xl.toml", "sdxl", "full", "condition_dropout = 0.1", 'crop = "random"')
+    words = vocabulary.tokenizer(world(40, seed=MINI_SDXL.seed).captions)
+    fresh.write(replace(fresh.TINY, image=64), folder / "shared", words)
+    return replace(
+        MINI_SDXL,
+        sizes=replace(fresh.TINY_XL, image=64),
+        drawings=40,
+        text_to_image=(folder / "xl.toml",),
+        shared=str(folder / "shared"),
         judge=face_reader.plan(drawings=60, steps=3),
         lesson=Lesson(steps=3, captions=4),
         judged=5,
@@ -71,3 +101,45 @@ def test_a_miniature_is_made_and_found_again(tmp_path: Path) -> None:
     assert again.quality is not None
     assert again.quality.attributes == made.quality.attributes
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_miniature_of_xl_takes_over_what_is_there_and_is_told_of_sizes_and_crops(tmp_path: Path) -> None:
+    from diffusers import StableDiffusionXLPipeline
+
+    made = pretraining.pretrain(smallest_xl(tmp_path), tmp_path / "mini")
+    assert made.folder is not None
+    assert made.quality is not None
+    sizes = Counter(image.shape[1::-1] for image in flat((tmp_path / "mini" / "taught").glob("*.png")))
+    assert sizes == {(64, 64): 28, (32, 32): 6, (64, 96): 3, (96, 64): 3}
+    pipeline = StableDiffusionXLPipeline.from_pretrained(made.folder)
+    assert all(len(pipeline.tokenizer_2.tokenize(word)) == 1 for word in RARE_WORDS)
+    moved = {}
+    for part, file in {
+        "vae": "diffusion_pytorch_model",
+        "text_encoder": "model",
+        "text_encoder_2": "model",
+        "unet": "diffusion_pytorch_model",
+    }.items():
+        before = load_file(tmp_path / "mini" / "fresh" / part / f"{file}.safetensors")
+        after = load_file(made.folder / part / f"{file}.safetensors")
+        moved[part] = any(not torch.equal(before[name], after[name].float()) for name in before)
+    assert moved == {"vae": False, "text_encoder": False, "text_encoder_2": True, "unet": True}
+    shared = load_file(tmp_path / "shared" / "vae" / "diffusion_pytorch_model.safetensors")
+    own = load_file(made.folder / "vae" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(shared[name], own[name]) for name in shared)
+    with Image.open(tmp_path / "mini" / "framings.png") as sheet:
+        assert sheet.width > 3 * 64
+    card = (made.folder / "README.md").read_text()
+    assert "A whole Stable Diffusion XL, small enough for two CPU cores" in card
+    assert f"autoencoder and first text encoder are those of `{tmp_path / 'shared'}`." in card
+
+
+def test_sizes_and_crops_are_drawn(tmp_path: Path) -> None:
+    """Of one seed and prompt each framing is another picture, and a whole one is what is drawn without any."""
+    fresh.write(fresh.TINY_XL, tmp_path / "base")
+    family = StableDiffusionXL(StableDiffusionXLSettings(base=str(tmp_path / "base"), size=32), Facts())
+    told = [None, (32, 32, 0, 0), (16, 16, 0, 0), (32, 48, 0, 8), (48, 32, 8, 0)]
+    wanted = [Wanted(0, prompt="a", framing=framing) for framing in told]
+    drawn = [image.pixels for image in generate(family, wanted, SamplerSettings(steps=2), chunk=4)]
+    assert (drawn[0] == drawn[1]).all()
+    assert len({image.tobytes() for image in drawn[1:]}) == 4

@@ -293,9 +293,9 @@ def broken(tensors, what):
         del tensors[key]
     elif what == "ranks":
         tensors[key] = torch.zeros(8, 3) + 1
-    elif what == "sdxl":
-        name = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k"
-        tensors = {f"{name}.lora_down.weight": numbers(4, 2048), f"{name}.lora_up.weight": numbers(640, 4)}
+    elif what == "flux":
+        name = "lora_unet_double_blocks_0_img_attn_qkv"
+        tensors = {f"{name}.lora_down.weight": numbers(4, 3072), f"{name}.lora_up.weight": numbers(9216, 4)}
     elif what == "base":
         tensors = {"model.diffusion_model.input_blocks.0.0.weight": numbers(320, 4, 3, 3)}
     elif what == "nothing known":
@@ -322,11 +322,11 @@ FAULTS = {
         "Why: The first number of the one and the second of the other are the rank, and must be equal.\n"
         "Do: Download the file again; if it is whole, it cannot be used."
     ),
-    "sdxl": (
-        "E-LORA-006 2 of the 2 tensors of the LoRA belong to no layer of Stable Diffusion 1.x or 2.x; the first is "
-        "'lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k.lora_down.weight'.\n"
+    "flux": (
+        "E-LORA-006 2 of the 2 tensors of the LoRA belong to no layer of Stable Diffusion 1.x, 2.x or XL; the first is "
+        "'lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight'.\n"
         "Where: {path}\n"
-        "Why: It seems to be made for Stable Diffusion XL.\n"
+        "Why: It seems to be made for Flux.\n"
         "Do: Use a LoRA for the base that you have."
     ),
     "base": (

@@ -19,30 +19,34 @@ CONVOLUTIONS = ("resnets.0.conv1", "downsamplers.0.conv", "resnets.0.time_emb_pr
 TEXT = ("self_attn.q_proj", "self_attn.out_proj", "mlp.fc1", "mlp.fc2")
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
+@pytest.fixture(scope="module", params=[fresh.TINY, fresh.TINY_XL], ids=["sd", "sdxl"])
+def base(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("base") / "tiny"
-    fresh.write(fresh.TINY, folder)
+    fresh.write(request.param, folder)
     return folder
 
 
 @cache
 def opened(base):
-    from diffusers import StableDiffusionPipeline
+    from diffusers import DiffusionPipeline
 
-    return StableDiffusionPipeline.from_pretrained(base)
+    return DiffusionPipeline.from_pretrained(base)
 
 
 def pipeline(base):
     """As it was opened, in networks of its own."""
-    from diffusers import StableDiffusionPipeline
+    own = opened(base)
+    more = {} if is_xl(own) else {"requires_safety_checker": False}
+    return type(own)(**{name: deepcopy(part) for name, part in own.components.items()}, **more)
 
-    parts = {name: deepcopy(part) for name, part in opened(base).components.items()}
-    return StableDiffusionPipeline(**parts, requires_safety_checker=False)
+
+def is_xl(pipe):
+    return hasattr(pipe, "text_encoder_2")
 
 
 def networks(pipe):
-    return {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
+    found = {"unet": pipe.unet, "text_encoder": pipe.text_encoder}
+    return found | ({"text_encoder_2": pipe.text_encoder_2} if is_xl(pipe) else {})
 
 
 def layers_of(pipe, targets):
@@ -50,7 +54,7 @@ def layers_of(pipe, targets):
     for part, network in networks(pipe).items():
         for path, module in network.named_modules():
             if path.endswith(targets) and hasattr(module, "weight"):
-                prefix = "text_model." if part == "text_encoder" and not path.startswith("text_model.") else ""
+                prefix = "" if part == "unet" or path.startswith("text_model.") else "text_model."
                 yield f"{part}.{prefix}{path}", module.weight
 
 
@@ -62,7 +66,7 @@ def adapter_for(pipe, targets, scale, *, dora=False, seed=0, rank=RANK):
         up = torch.randn(weight.shape[0], rank, *[1] * (weight.ndim - 2), generator=chance) * 0.2
         lengths = weight.detach().flatten(1).norm(dim=1) * (1 + torch.rand(len(weight), generator=chance))
         made[name] = LowRank(down, up, scale, lengths if dora else None)
-    return Adapter(made)
+    return Adapter(made, adapters.for_model("sdxl" if is_xl(pipe) else "sd1"))
 
 
 @cache
@@ -73,10 +77,16 @@ def inputs():
 
 @torch.no_grad()
 def seen(pipe):
-    """What the text encoder makes of words, and what the UNet makes of that."""
+    """What the text encoders make of words, and what the UNet makes of that."""
     tokens = torch.arange(2 * 77).reshape(2, 77) % 400
     states = pipe.text_encoder(tokens)[0]
-    return torch.cat([pipe.unet(*inputs(), encoder_hidden_states=states).sample.flatten(), states.flatten()])
+    beside = {}
+    if is_xl(pipe):
+        second = pipe.text_encoder_2(tokens, output_hidden_states=True)
+        states = torch.cat([states, second.hidden_states[-1]], dim=-1)
+        beside = {"added_cond_kwargs": {"text_embeds": second[0], "time_ids": torch.arange(12).reshape(2, 6) * 9.0}}
+    drawn = pipe.unet(*inputs(), encoder_hidden_states=states, **beside).sample
+    return torch.cat([drawn.flatten(), states.flatten()])
 
 
 CASES = {

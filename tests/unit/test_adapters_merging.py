@@ -285,12 +285,12 @@ def test_inspect(weights, file):
 
 
 def test_inspect_a_lora_for_another_model(tmp_path):
-    path = tmp_path / "xl.safetensors"
-    name = "lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k"
-    save_file({f"{name}.lora_down.weight": torch.ones(4, 2048), f"{name}.lora_up.weight": torch.ones(640, 4)}, path)
+    path = tmp_path / "flux.safetensors"
+    name = "lora_unet_double_blocks_0_img_attn_qkv"
+    save_file({f"{name}.lora_down.weight": torch.ones(4, 3072), f"{name}.lora_up.weight": torch.ones(9216, 4)}, path)
     assert run("inspect", path)[0].splitlines() == [
         "kind          LoRA file in kohya style, F32, 2 tensors",
-        "made for      Stable Diffusion XL",
+        "made for      Flux",
     ]
 
 

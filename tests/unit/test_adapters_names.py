@@ -143,7 +143,7 @@ def test_text_encoders_of_files_with_and_without_their_level():
 @pytest.mark.parametrize(
     "name",
     [
-        "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q",
+        "lora_unet_input_blocks_1_1_transformer_blocks_0_attn1_to_q",
         "lora_unet_double_blocks_0_img_attn_qkv",
         "lora_te_text_model_encoder_layers_0_layer_norm1",
         "lora_unet_",

@@ -212,6 +212,34 @@ def test_another_autoencoder(layout, folder, tmp_path):
     bases.build(base.components["vae"])
 
 
+def test_an_autoencoder_alone_is_scaled_as_the_base_has_it(whole, tmp_path):
+    """A file does not say it; a folder does, and whether it overflows too."""
+    fresh.write(fresh.TINY_XL, tmp_path / "xl")
+    path = tmp_path / "vae.safetensors"
+    save_file(vae_tensors(tiny("sd1").weights()["vae"]), path)
+    scales = {}
+    for folder in (whole, tmp_path / "xl"):
+        config = bases.open_base(str(folder), vae=str(path)).components["vae"].config
+        scales[folder.name] = (config["scaling_factor"], config.get("force_upcast"))
+    assert scales == {"tiny": (0.18215, None), "xl": (0.13025, True)}
+    tiny("sd1").vae.save_pretrained(tmp_path / "fixed")
+    edit(tmp_path / "fixed" / "config.json", scaling_factor=0.13025, force_upcast=False)
+    config = bases.open_base(str(tmp_path / "xl"), vae=str(tmp_path / "fixed")).components["vae"].config
+    assert config["force_upcast"] is False
+
+
+def test_the_tokenizers_of_xl(tmp_path):
+    """A single file takes both of a folder with both; of one tokenizer alone the second differs in its padding."""
+    fresh.write(fresh.TINY_XL, tmp_path / "xl")
+    path = tmp_path / "xl.safetensors"
+    save_file({name: value.contiguous() for name, value in original_file("sdxl").items()}, path)
+    for given in ("xl", "xl/tokenizer"):
+        base = bases.open_base(str(path), tokenizer=str(tmp_path / given))
+        first, second = (bases.load_tokenizer(base, None, part) for part in ("tokenizer", "tokenizer_2"))
+        assert (first.pad_token, second.pad_token) == ("<|endoftext|>", "!")
+        assert first("a hat").input_ids == second("a hat").input_ids
+
+
 def test_an_autoencoder_of_another_kind(folder, tmp_path):
     path = tmp_path / "ae.safetensors"
     tensors = vae_tensors(tiny("sd1").weights()["vae"]) | {"decoder.conv_in.weight": torch.zeros(64, 16, 3, 3)}

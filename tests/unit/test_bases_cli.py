@@ -82,16 +82,16 @@ def test_inspect_what_cannot_be_read(tmp_path, single):
     path = tmp_path / "xl.safetensors"
     key = "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
     names = {
-        key: (2, 2048),
-        "conditioner.embedders.1.x": (1,),
+        key: (2, 1280),
+        "conditioner.embedders.0.model.x": (1,),
         "first_stage_model.decoder.conv_in.weight": (2, 4, 1, 1),
     }
     save_file({name: torch.zeros(shape) for name, shape in names.items()}, path)
     assert run("inspect", path)[0].splitlines() == [
-        "architecture  Stable Diffusion XL (sdxl)",
+        "architecture  the refiner of Stable Diffusion XL (sdxl-refiner)",
         "prediction    the model does not say",
         "tokenizer     none in the model",
-        f"told by       {key} (2 x 2048)",
+        f"told by       {key} (2 x 1280)",
     ]
     assert "W-MODEL-013" in run("inspect", single("sd2"))[1]
 
@@ -147,10 +147,33 @@ def test_a_pickle_becomes_a_folder(whole, tmp_path):
     assert bases.open_base(str(tmp_path / "new")).architecture == "sd1"
 
 
+@pytest.mark.parametrize("architecture", ["sd1", "sd2", "sdxl"])
+def test_a_folder_becomes_the_single_file_that_it_was(architecture, single, whole, tmp_path):
+    """Every tensor as it lies in original files, under its name there."""
+    path, folder, out = single(architecture), tmp_path / "folder", tmp_path / "again.safetensors"
+    more = ["--prediction", "v"] if architecture == "sd2" else []
+    run("convert", path, folder, "--to", "folder", "--tokenizer", whole, *more)
+    run("convert", folder, out)
+    wanted, found = load_file(path), load_file(out)
+    marks = {"v_pred"} if architecture == "sd2" else set()
+    assert not found.keys() - wanted.keys() - marks
+    assert all(torch.equal(found[name], wanted[name]) for name in found.keys() - marks)
+    left = {name.rpartition(".")[2] if "." in name else name for name in wanted.keys() - found.keys()}
+    last = {"weight", "bias", "in_proj_weight", "in_proj_bias", "text_projection"} if architecture == "sd2" else set()
+    assert left <= {"betas", "alphas_cumprod", "logvar", "position_ids", "logit_scale"} | last
+    assert bases.open_base(str(out)).prediction == ("v" if architecture == "sd2" else "epsilon")
+
+
 @pytest.mark.parametrize(
     ("words", "kind", "text"),
     [
-        (["{whole}", "x.safetensors"], UsageError, "E-MODEL-055 Only a single file can be converted"),
+        (["{whole}", "x"], UsageError, "E-MODEL-055 A folder is converted to a single file alone"),
+        (
+            ["{whole}", "x.safetensors"],
+            SettingsError,
+            "E-MODEL-060 The model cannot be a single file: such files bring no configuration, and readers would take "
+            "8 where it has 2.\nWhere: unet.attention_head_dim\n",
+        ),
         (["{single}", "x.safetensors"], UsageError, "E-MODEL-056 The file is safetensors already."),
         (["{single}", "x.ckpt", "--to", "single"], UsageError, "E-MODEL-052 'x.ckpt' does not end with .safetensors."),
         (["{single}", "{whole}"], FusainError, "E-MODEL-049 '{whole}' exists already; nothing is written over."),

@@ -2,54 +2,43 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import pytest
 import torch
 
 from fusain.models.bases import detection, inferred, naming
-
-SDXL = {
-    "sample_size": 128,
-    "block_out_channels": (320, 640, 1280),
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "layers_per_block": 2,
-    "transformer_layers_per_block": (1, 2, 10),
-    "cross_attention_dim": 2048,
-    "attention_head_dim": (5, 10, 20),
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
 
 
 @pytest.fixture(scope="module")
 def full():
     """Names and shapes of published models, from the real classes on the meta device."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     def shapes(module, prefix=""):
         return {prefix + name: tuple(value.shape) for name, value in module.state_dict().items()}
 
     tables = {}
     with torch.device("meta"):
-        for name in ("sd1", "sd2"):
+        for name in ("sd1", "sd2", "sdxl"):
             config = inferred.published(name)
             tables[name] = {
                 "unet": shapes(UNet2DConditionModel(**config["unet"])),
                 "vae": shapes(AutoencoderKL(**config["vae"])),
                 "text_encoder": shapes(CLIPTextModel(CLIPTextConfig(**config["text_encoder"])), "text_model."),
             }
-        tables["sdxl"] = {"unet": shapes(UNet2DConditionModel(**SDXL))}
+        config = inferred.published("sdxl")
+        second = shapes(CLIPTextModelWithProjection(CLIPTextConfig(**config["text_encoder_2"])))
+        tables["sdxl"] |= {"text_encoder_2": second}
     return tables
 
 
 def original(full, name, part):
-    config = SDXL if name == "sdxl" else inferred.published(name)[part]
+    config = inferred.published(name)[part]
     names = naming.original_names(part, config, full[name][part])
     assert names.keys() == full[name][part].keys()
-    prefix = naming.PREFIXES.get(part) or {"sd1": naming.CLIP_PREFIX, "sd2": naming.OPEN_CLIP_PREFIX}[name]
+    prefix = naming.PREFIXES.get(part) or naming.TEXT_PREFIXES[name][part]
     return {prefix + names[key]: shape for key, shape in full[name][part].items()}
 
 
@@ -66,14 +55,26 @@ def test_a_whole_file_at_full_size(name, full):
     assert detection.look(inpainting).words == f"Stable Diffusion {name[-1]}.x for inpainting"
 
 
-@pytest.mark.parametrize("name", ["sd1", "sd2"])
+@pytest.mark.parametrize("name", ["sd1", "sd2", "sdxl"])
 def test_the_shapes_tell_the_published_configuration(name, full):
     known = inferred.published(name)
     for part in ("unet", "vae"):
         prefix = naming.PREFIXES[part]
         file = {key.removeprefix(prefix): shape for key, shape in original(full, name, part).items()}
         assert getattr(inferred, part)(file, known[part]) == known[part]
-    assert inferred.text_encoder(full[name]["text_encoder"], known["text_encoder"]) == known["text_encoder"]
+    for part in naming.TEXT_PREFIXES[name]:
+        assert inferred.text_encoder(full[name][part], known[part]) == known[part]
+
+
+def test_xl_has_the_parameters_that_were_published(full):
+    """UNet, both text encoders and autoencoder as their model cards and files count them."""
+    counts = {part: sum(prod(shape) for shape in shapes.values()) for part, shapes in full["sdxl"].items()}
+    assert counts == {
+        "unet": 2_567_463_684,
+        "vae": 83_653_863,
+        "text_encoder": 123_060_480,
+        "text_encoder_2": 694_659_840,
+    }
 
 
 TEXT_XL = {"conditioner.embedders.1.model.ln_final.weight": (1280,)}

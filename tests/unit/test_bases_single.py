@@ -13,7 +13,7 @@ from tests.unit import originals
 from tests.unit.originals import original_file, tiny
 
 BLOCK = "input_blocks.1.1.transformer_blocks.0"
-TEXT_XL = {"conditioner.embedders.1.model.ln_final.weight": (1280,)}
+TEXT_REFINER = {"conditioner.embedders.0.model.ln_final.weight": (1280,)}
 VAE = {"first_stage_model.decoder.conv_in.weight": (512, 4, 3, 3), "first_stage_model.decoder.mid.block_1.x": (1,)}
 
 
@@ -31,7 +31,7 @@ def same(found, wanted) -> None:
     assert [name for name in wanted if not torch.equal(found[name], wanted[name])] == []
 
 
-@pytest.mark.parametrize("architecture", ["sd1", "sd2"])
+@pytest.mark.parametrize("architecture", ["sd1", "sd2", "sdxl"])
 def test_a_file_is_read_exactly(architecture, written):
     """Every tensor of every network, bit for bit, and the networks that are built of them give the same."""
     base = bases.open_base(str(written(original_file(architecture))))
@@ -39,17 +39,27 @@ def test_a_file_is_read_exactly(architecture, written):
     assert base.architecture == architecture
     for part, wanted in model.weights().items():
         same(base.components[part].tensors(), wanted)
-    noisy, times, states = torch.randn(2, 4, 8, 8), torch.tensor([3, 700]), torch.randn(2, 5, 64)
-    tokens = torch.randint(0, 514, (2, 77))
+    noisy, times = torch.randn(2, 4, 8, 8), torch.tensor([3, 700])
+    states = torch.randn(2, 5, model.unet.config.cross_attention_dim)
+    beside = {"text_embeds": torch.randn(2, 32), "time_ids": torch.randint(0, 64, (2, 6))}
+    tokens = torch.randint(0, 513, (2, 77))
+    tokens[:, 40:] = 513
     with torch.no_grad():
         built = bases.build(base.components["unet"])
-        assert torch.equal(built(noisy, times, states)[0], model.unet(noisy, times, states)[0])
+        found, wanted = (net(noisy, times, states, added_cond_kwargs=beside)[0] for net in (built, model.unet))
+        assert torch.equal(found, wanted)
+        if architecture == "sdxl":
+            found, wanted = (
+                net(tokens)[0] for net in (bases.build(base.components["text_encoder_2"]), model.text_encoder_2)
+            )
+            assert found.shape == (2, 32)
+            assert torch.equal(found, wanted)
         assert torch.equal(bases.build(base.components["vae"]).decode(noisy)[0], model.vae.decode(noisy)[0])
         assert torch.equal(bases.build(base.components["text_encoder"])(tokens)[0], model.text_encoder(tokens)[0])
     assert all(parameter.dtype == torch.float32 for parameter in built.parameters())
 
 
-@pytest.mark.parametrize("architecture", ["sd1", "sd2"])
+@pytest.mark.parametrize("architecture", ["sd1", "sd2", "sdxl"])
 def test_the_names_agree_with_diffusers(architecture):
     """An independent reading of the same file."""
     from diffusers.loaders import single_file_utils as theirs
@@ -61,6 +71,13 @@ def test_the_names_agree_with_diffusers(architecture):
     if architecture == "sd1":
         text = theirs.convert_ldm_clip_checkpoint(dict(file))
         del text["text_model.embeddings.position_ids"]
+    elif architecture == "sdxl":
+        text = theirs.convert_ldm_clip_checkpoint(dict(file), remove_prefix="conditioner.embedders.0.transformer.")
+        del text["text_model.embeddings.position_ids"]
+        second = theirs.convert_open_clip_checkpoint(
+            model.text_encoder_2, dict(file), prefix="conditioner.embedders.1.model."
+        )
+        same(second, wanted["text_encoder_2"])
     else:
         text = theirs.convert_open_clip_checkpoint(model.text_encoder, dict(file))
         text = {name: value for name, value in text.items() if ".layers.2." not in name}  # they know its number, 23
@@ -92,6 +109,22 @@ def test_the_identity_follows_what_is_read(written):
     file = original_file("sd1", ema=True)
     file["first_stage_model.quant_conv.bias"][0] += 1e-3
     assert bases.open_base(str(written(file))).id not in ids
+
+
+def test_the_shapes_of_a_file_tell_the_configuration_of_xl(written):
+    """But for heads and activations, which no shape tells."""
+    base, model = bases.open_base(str(written(original_file("sdxl")))), tiny("sdxl")
+    for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        found, wanted = base.components[part].settings, getattr(model, part).config
+        names = [name for name in found if name not in ("sample_size", "scaling_factor", "force_upcast")]
+        own = {name: getattr(wanted, name) for name in names if "token_id" not in name and hasattr(wanted, name)}
+        assert {name: _listed(found[name]) for name in own} == {name: _listed(value) for name, value in own.items()}
+    assert (base.prediction, base.hides_by_zeros) == ("epsilon", True)
+    assert base.notes == ()
+
+
+def _listed(value):
+    return list(value) if isinstance(value, tuple) else value
 
 
 def test_a_note_where_averages_are_missing(written):
@@ -191,7 +224,8 @@ def test_what_is_of_no_use_is_told(written):
             {"layer1.0.conv.weight": (8, 3, 7, 7)},
             "E-MODEL-048 The weights are of no known model: none of their 1 names is known.\nWhere: {path}\n"
             "Why: The first one is 'layer1.0.conv.weight'.\n"
-            "Do: Use a Stable Diffusion 1.x or 2.x model as one .safetensors file, a diffusers folder, or a hub id.",
+            "Do: Use a Stable Diffusion 1.x, 2.x or XL model as one .safetensors file, a diffusers folder, or "
+            "a hub id.",
         ),
     ],
 )
@@ -204,24 +238,25 @@ def test_a_file_that_is_no_base(file, wanted, written):
 
 def test_another_architecture_is_opened_and_then_refused(written):
     key = "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
-    file = {key: torch.zeros(2, 2048), **{name: torch.zeros(shape) for name, shape in TEXT_XL.items()}}
+    file = {key: torch.zeros(2, 1280), **{name: torch.zeros(shape) for name, shape in TEXT_REFINER.items()}}
     file |= {name: torch.zeros(1, *shape[1:]) for name, shape in VAE.items()}
     path = written(file)
     base = bases.open_base(str(path))
-    assert (base.architecture, base.components) == ("sdxl", {})
+    assert (base.architecture, base.components) == ("sdxl-refiner", {})
     with pytest.raises(SettingsError) as caught:
-        bases.expect(base, "sd1", "sd2")
+        bases.expect(base, "sdxl")
     assert str(caught.value) == (
-        "E-MODEL-044 This is Stable Diffusion XL, but Stable Diffusion 1.x or Stable Diffusion 2.x is needed.\n"
-        f"Where: {path}\nWhy: The first key that differs: {key} (2 x 2048).\n"
+        "E-MODEL-044 This is the refiner of Stable Diffusion XL, but Stable Diffusion XL is needed.\n"
+        f"Where: {path}\nWhy: The first key that differs: {key} (2 x 1280).\n"
         "Do: Name another one; what a model is, is said by: fusain models inspect SOURCE"
     )
 
 
-def test_the_table_of_names_was_written_twice():
+@pytest.mark.parametrize(("architecture", "table"), [("sd1", originals.UNET), ("sdxl", originals.UNET_XL)])
+def test_the_table_of_names_was_written_twice(architecture, table):
     """Once in the package as rules, once in the tests as a list."""
-    model = tiny("sd1")
+    model = tiny(architecture)
     found = naming.original_names("unet", model.unet.config, model.unet.state_dict())
-    assert found == {name: originals.unet_name(name) for name in model.unet.state_dict()}
+    assert found == {name: originals.unet_name(name, table) for name in model.unet.state_dict()}
     back = naming.diffusers_names("unet", model.unet.config, found.values())
     assert {own: original for original, (own,) in back.items()} == found

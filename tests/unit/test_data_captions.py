@@ -234,6 +234,9 @@ def test_the_report_says_how_long_they_are(tmp_path):
         ("", {"prefix": "a photo of"}, ""),
         ("", {"trigger_word": "sks"}, ""),
         ("", {"trigger_word": "sks", "prefix": "x", "missing": "trigger"}, "sks"),
+        ("", {"trigger_word": "sks", "missing": "fallback", "fallback": "a picture"}, "sks, a picture"),
+        ("", {"prefix": "drawn:", "missing": "fallback", "fallback": " a picture "}, "drawn: a picture"),
+        ("a cat", {"missing": "fallback", "fallback": "a picture"}, "a cat"),
     ],
 )
 def test_words_around_a_caption(caption, settings, said):

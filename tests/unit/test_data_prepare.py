@@ -353,3 +353,49 @@ def test_settings_that_mean_nothing():
         DataSettings(path="x", class_weights={"a": -2})
     silent = DataSettings(path="x", class_weights={"a": 1}).silent_settings()
     assert silent == {"class_weights": "data.balance is 'none'; set it to 'weights'"}
+
+
+# --- images smaller than what is learnt ---
+
+
+def sized(folder, sizes):
+    folder.mkdir()
+    for number, (width, height) in enumerate(sizes):
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (height, width, 3), np.uint8)).save(
+            folder / f"{number}.png"
+        )
+    return folder
+
+
+def test_small_images_are_put_aside_on_wish_however_many_they_are(folder):
+    sized(folder, [(20, 40), (15, 40), (40, 10), (16, 16), (8, 8), (64, 15)])
+    assert len(made(folder)) == 6
+    for memory in (2.0, 0.0):  # held, and read when they are drawn
+        dataset = made(folder, small="skip", held_out="none", memory_gb=memory)
+        assert dataset.names == ["0.png", "3.png"]
+        assert dataset.pixels(np.arange(2)).shape == (2, 16, 16, 3)
+        assert [entry.name for entry in dataset.quarantined] == ["1.png", "2.png", "4.png", "5.png"]
+    assert str(dataset.quarantined[0]) == (
+        "E-DATA-033 '1.png' has 15 x 40 pixels and is smaller than 16 x 16 (data.small = \"skip\")."
+    )
+    assert dataset.lock()["quarantined"][0] == ["1.png", "E-DATA-033"]
+    (told,) = [str(notice) for notice in dataset.notices if notice.code == "W-DATA-045"]
+    assert told == (
+        'W-DATA-045 4 images are smaller than 16 x 16 and are put aside (data.small = "skip"): '
+        "'1.png', '2.png', '4.png' and 1 more."
+    )
+    assert "W-DATA-003" not in [notice.code for notice in dataset.notices]
+
+
+def test_nothing_but_small_images(folder):
+    sized(folder, [(8, 8), (9, 40)])
+    assert refusal(folder, small="skip").startswith(
+        "E-DATA-007 None of 2 images can be used. The first:\n"
+        "    E-DATA-033 '0.png' has 8 x 8 pixels and is smaller than 16 x 16 (data.small = \"skip\").\n"
+    )
+
+
+def test_broken_images_still_count_beside_small_ones(folder):
+    sized(folder, [(8, 8), (40, 40), (40, 40)])
+    (folder / "broken.png").write_bytes(b"nothing")
+    assert refusal(folder, small="skip").startswith("E-DATA-006 ")

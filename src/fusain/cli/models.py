@@ -92,7 +92,7 @@ def convert(
     tokenizer: str | None,
     prediction: Literal["epsilon", "v"] | None,
 ) -> None:
-    """Make a pickle (.ckpt, .pt, .bin) safe, a folder of a single file, or a LoRA readable elsewhere.
+    """Make a pickle (.ckpt, .pt, .bin) safe, a folder of a single file or back, or a LoRA readable elsewhere.
 
     A pickle is read in a closed-off process that refuses all but plain weights. Nothing is ever written over.
     """

@@ -104,10 +104,10 @@ def caricatures(
 @output.format_option
 @click.pass_context
 def pretrain(context: click.Context, name: str, folder: Path | None) -> None:
-    """Make a miniature base (mini-sd) from drawings alone, in about an hour on two cores; the same call resumes.
+    """Make a miniature base (mini-sd, mini-sdxl) from drawings alone, on two cores in an hour or two.
 
-    It is judged at the end. What is made can be named as a base: family.base = "FOLDER/mini-sd". Without
-    FOLDER, a folder of the miniature's name.
+    The same call resumes. It is judged at the end. What is made can be named as a base:
+    family.base = "FOLDER/mini-sd". Without FOLDER, a folder of the miniature's name.
     """
     from fusain.cli.progress import progress
     from fusain.runs import pretraining

@@ -11,7 +11,7 @@ from pydantic import model_validator
 from fusain.data import chance
 from fusain.settings.section import Section, advanced
 
-Missing = Literal["refuse", "trigger", "allow"]
+Missing = Literal["refuse", "trigger", "fallback", "allow"]
 ORDER = "caption"
 
 
@@ -29,18 +29,25 @@ class CaptionSettings(Section):
     keep_tokens: int = advanced(0, ge=0, json_schema_extra={"only_when": {"shuffle_tokens": True}})
     """So many of the first parts of a caption stay where they are."""
     missing: Missing = advanced("refuse")
-    """Images without a caption, where captions are needed: `refuse`, the `trigger` word alone, or `allow` (empty)."""
+    """Images without a caption, where captions are needed: `refuse`, the `trigger` word alone, the `fallback`, or
+    `allow` (empty)."""
+    fallback: str = advanced("", json_schema_extra={"only_when": {"missing": "fallback"}})
+    """The caption of images that have none, as in "a picture"; trigger word, prefix and suffix come to it."""
 
     @model_validator(mode="after")
     def _trigger_word_is_given(self) -> CaptionSettings:
         if self.missing == "trigger" and self.trigger_word is None:
             raise ValueError('missing = "trigger" needs a trigger_word')
+        if self.missing == "fallback" and not self.fallback.strip():
+            raise ValueError('missing = "fallback" needs a fallback')
         return self
 
 
 def processed(caption: str, settings: CaptionSettings, *, seed: int = 0, draw: int | None = None) -> str:
     """The words that are learnt: a function of (seed, draw) where parts are shuffled, and without a draw in order."""
     trigger, keep = settings.trigger_word, settings.keep_tokens
+    if settings.missing == "fallback":
+        caption = caption or settings.fallback.strip()
     if not caption:
         return trigger or "" if settings.missing == "trigger" else ""
     begins = re.match(rf"{re.escape(trigger)}(?!\w)\s*(,|$)?\s*", caption, re.IGNORECASE) if trigger else None

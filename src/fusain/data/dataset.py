@@ -13,7 +13,7 @@ from fusain.data import class_images, index_cache, manifest, masks, notices, spl
 from fusain.data import lock as locks
 from fusain.data.class_images import ClassImageSettings, Drawn
 from fusain.data.columns import Dataset
-from fusain.data.examine import CHUNK, Fit
+from fusain.data.examine import CHUNK, SMALL, Fit
 from fusain.data.quarantine import Quarantined, refuse_if_too_many
 from fusain.data.settings import DataSettings, kinds
 from fusain.data.shapes import Shapes
@@ -134,6 +134,8 @@ def _refuse_if_too_many(quarantined: tuple[Quarantined, ...], good: Listing, mos
     for of_class in (False, True) if good.class_prefix else (False,):
         aside = [entry for entry in quarantined if class_images.is_one(good, entry.name) == of_class]
         count = sum(class_images.is_one(good, name) == of_class for name in good.names)
+        if count:  # small ones are put aside on wish, however many they are
+            aside = [entry for entry in aside if entry.code != SMALL]
         if aside or count:
             refuse_if_too_many(aside, len(aside) + count, most)
 

@@ -15,6 +15,7 @@ from fusain.data.chance import Draws
 from fusain.data.columns import Dataset
 from fusain.data.shapes import Shape
 from fusain.data.stored import Key, Stored, bytes_of, key, require_room
+from fusain.errors import NonFiniteError
 
 VERSION: Final = 1
 """Counts up when the same image or caption would be encoded differently."""
@@ -58,9 +59,16 @@ class EncodedImages:
                 part = missing[start : start + IMAGES_AT_ONCE]
                 pixels = to_pixels(self.dataset.pixels(part))
                 encoded = encode(pixels.flip(3) if form else pixels)
+                self._refuse_non_finite(part, encoded)
                 self._store(shape).add(self._keys(part, form), encoded.float().cpu().numpy())
                 done += len(part)
                 progress(done, total)
+
+    def _refuse_non_finite(self, rows: Rows, encoded: torch.Tensor) -> None:
+        is_finite = torch.isfinite(encoded).flatten(1).all(dim=1).tolist()
+        if not all(is_finite):
+            name = self.dataset.names[rows[is_finite.index(False)]]
+            raise NonFiniteError("E-TRAIN-010", where=str(self.dataset.path), name=name)
 
     def read(self, items: Draws, is_mirrored: npt.NDArray[np.bool_] | None) -> torch.Tensor:
         """The encoded images of one batch."""

@@ -26,6 +26,8 @@ from fusain.data.source import Source
 from fusain.errors import DataError
 
 HASH_BYTES: Final = 32
+SMALL: Final = "E-DATA-033"
+"""The code of an image that is put aside for its size, which is what the user wants and no sign of a fault."""
 CHUNK: Final = 256
 WORTH_A_POOL: Final = 2_000
 """Below this many files starting processes takes longer than it saves."""
@@ -44,6 +46,8 @@ class Fit:
     def shape(self, name: str, height: int, width: int) -> Shape:
         """The shape for an image of that size; too small a one is a DataError that names it."""
         shape = self.shapes.one(height, width)
+        if shape is None and self.shapes.aspect is None:
+            raise DataError(SMALL, where=name, name=name, width=width, height=height, size=self.shapes.size)
         if shape is None:
             least, upscale = str(self.shapes.least(height, width)), self.shapes.max_upscale
             raise DataError(

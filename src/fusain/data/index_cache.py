@@ -43,6 +43,8 @@ def path_for(source: Source, fit: Fit) -> Path:
     facts: list[object] = [VERSION, *source.identity, shapes.size, fit.crop, fit.max_pixels, fit.is_kept]
     if shapes.aspect is not None:
         facts += [shapes.multiple, shapes.aspect, shapes.max_upscale]
+    elif shapes.skips_small:
+        facts.append("without small ones")
     identity = json.dumps(facts)
     return folder() / "data" / f"{hashlib.sha256(identity.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.npz"
 

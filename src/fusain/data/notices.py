@@ -9,6 +9,7 @@ import numpy as np
 
 from fusain.data import lock as locks
 from fusain.data import masks, split, subjects
+from fusain.data.examine import SMALL
 from fusain.data.report import EXTREME_ASPECT
 from fusain.settings.notice import Notice
 
@@ -34,9 +35,7 @@ def worth_a_word(dataset: Dataset) -> Iterator[Notice]:
         yield Notice("W-DATA-001", count=len(dataset.subject_rows))
     if not len(dataset.held_out) and dataset.settings.held_out == "auto" and not dataset.subjects:
         yield Notice("W-DATA-002", count=len(dataset), least=split.AUTO_LEAST_IMAGES)
-    if dataset.quarantined:
-        names = locks.some([entry.name for entry in dataset.quarantined])
-        yield Notice("W-DATA-003", count=f"{len(dataset.quarantined):,}", names=names)
+    yield from _put_aside(dataset)
     enlarged = np.flatnonzero(dataset.is_enlarged)
     if len(enlarged):
         names = locks.some(dataset.names_of(enlarged))
@@ -55,6 +54,16 @@ def worth_a_word(dataset: Dataset) -> Iterator[Notice]:
         yield Notice("W-DATA-007", count=f"{len(pairs):,}", shown=shown)
     yield from masks.worth_a_word(dataset)
     yield from _fill_up(dataset)
+
+
+def _put_aside(dataset: Dataset) -> Iterator[Notice]:
+    """Broken images, and apart from them those that are too small on wish."""
+    small = [entry.name for entry in dataset.quarantined if entry.code == SMALL]
+    broken = [entry.name for entry in dataset.quarantined if entry.code != SMALL]
+    if broken:
+        yield Notice("W-DATA-003", count=f"{len(broken):,}", names=locks.some(broken))
+    if small:
+        yield Notice("W-DATA-045", count=f"{len(small):,}", size=dataset.size, names=locks.some(small))
 
 
 def _fill_up(dataset: Dataset) -> Iterator[Notice]:

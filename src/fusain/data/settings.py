@@ -61,6 +61,8 @@ class DataSettings(Section):
     """Longest bucket, as longer side by shorter side; what is longer is cropped."""
     max_upscale: float = advanced(1.0, ge=1, le=8, json_schema_extra=WITH_BUCKETS)
     """How far an image may be enlarged for a bucket. At 1 small ones go to smaller buckets; tiny ones are put aside."""
+    small: Literal["enlarge", "skip"] = advanced("enlarge", json_schema_extra={"only_when": {"buckets": False}})
+    """What happens to images smaller than `family.size`: they are enlarged, which makes them soft, or put aside."""
     flip: bool = basic(False)
     """Mirror half of the draws. Good for small sets; wrong for text, and for anything with a left and a right."""
     cache: Literal["auto", "none"] = advanced("auto")
@@ -98,7 +100,9 @@ class DataSettings(Section):
 
     def shapes(self, size: int, multiple: int) -> Shapes:
         """The rule for the shape of each image."""
-        return Shapes(size, multiple, self.bucket_aspect if self.buckets else None, self.max_upscale)
+        return Shapes(
+            size, multiple, self.bucket_aspect if self.buckets else None, self.max_upscale, self.small == "skip"
+        )
 
     def silent_settings(self) -> Mapping[str, str]:
         if self.class_weights and self.balance != "weights":

@@ -35,11 +35,15 @@ class Shapes:
     aspect: float | None = None
     """Of buckets the longest allowed, as longer side by shorter side."""
     max_upscale: float = 1.0
+    skips_small: bool = False
+    """Whether an image that would have to be enlarged for the one shape gets none."""
 
     def of(self, heights: Lengths, widths: Lengths) -> Sides:
-        """The shape of each image; 0 x 0 for one that fills no bucket."""
+        """The shape of each image; 0 x 0 for one that fills no bucket, or not the one shape there is."""
         if self.aspect is None:
-            return np.full((len(heights), 2), self.size, np.int32)
+            found = np.full((len(heights), 2), self.size, np.int32)
+            found[self.skips_small & (np.minimum(heights, widths) < self.size)] = 0
+            return found
         found = np.zeros((len(heights), 2), np.int32)
         rows = np.arange(len(heights))
         for table in self.tables():
@@ -50,9 +54,7 @@ class Shapes:
         return found
 
     def one(self, height: int, width: int) -> Shape | None:
-        """The shape of one image; None where it fills no bucket."""
-        if self.aspect is None:
-            return Shape(self.size, self.size)
+        """The shape of one image; None where it fills no bucket, or not the one shape there is."""
         [shape] = self.of(*_alone(height, width)).tolist()
         return Shape(*shape) if shape[0] else None
 

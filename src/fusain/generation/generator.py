@@ -11,7 +11,7 @@ import torch
 
 from fusain.errors import UsageError
 from fusain.generation.samplers import SamplerSettings, make_scheduler
-from fusain.models.family import DrawRequest, Family, at_rest
+from fusain.models.family import DrawRequest, Family, Framing, at_rest
 
 LARGEST_SEED = 2**32 - 1  # torch's generator on the CPU reads 32 bits of a seed; larger ones would repeat images
 
@@ -28,6 +28,8 @@ class Wanted:
     """What the image is drawn away from."""
     size: tuple[int, int] | None = None
     """Height and width; None is the family's own size."""
+    framing: Framing | None = None
+    """What it is to look as if it had been, for families that are told so: small once, or a part of a larger one."""
 
     @property
     def title(self) -> str:
@@ -71,7 +73,7 @@ def generate(family: Family, wanted: Sequence[Wanted], settings: SamplerSettings
     for image in wanted:
         if not 0 <= image.seed <= LARGEST_SEED:
             raise UsageError("E-GEN-003", where="--seed", seed=image.seed, largest=LARGEST_SEED)
-    for _, of_one_size in itertools.groupby(wanted, key=lambda image: image.size):
+    for _, of_one_size in itertools.groupby(wanted, key=lambda image: (image.size, image.framing)):
         rows = list(of_one_size)
         for part in (rows[start : start + chunk] for start in range(0, len(rows), chunk)):
             for image, drawn in zip(part, _draw(family, part, settings), strict=True):
@@ -88,6 +90,7 @@ def _draw(family: Family, part: Sequence[Wanted], settings: SamplerSettings) -> 
         eta=settings.eta,
         guidance=settings.guidance,
         labels_BK=labels,
+        framing=part[0].framing,
         prompts=[image.prompt or "" for image in part] if is_text else None,
         negatives=[image.negative for image in part] if is_text else None,
         size=part[0].size,

@@ -34,6 +34,9 @@ BETAS: Final[dict[noise.Betas, str]] = {
 Fresh = Callable[[tuple[int, ...]], torch.Tensor]
 """Standard normal numbers of a shape for each image of a batch."""
 
+Framing = tuple[int, int, int, int]
+"""Height and width of an image before resizing, then top and left of the crop, as a batch tells them."""
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -115,6 +118,8 @@ class DrawRequest:
     negatives: Sequence[str] | None = None
     size: tuple[int, int] | None = None
     """Height and width in pixels; None draws at the size of the family."""
+    framing: Framing | None = None
+    """What the images are to look as if they had been, for families that are told so; None for whole images."""
 
 
 class Family(ABC):
@@ -134,6 +139,8 @@ class Family(ABC):
     """All that can learn; the engine may put a wrapper in its place."""
     architecture: str = ""
     """The kind of its base as `models inspect` names it; empty for what nobody else has."""
+    skips_by_itself: ClassVar[bool] = False
+    """Whether its pipeline in diffusers is told `clip_skip`, where it has that setting."""
     lora_targets: ClassVar[Mapping[str, Targets]] = {}
     """The parts of `network` that a LoRA may go into, and the layers of each that plain names mean."""
 

@@ -1,4 +1,4 @@
-"""Writes a Stable Diffusion pipeline as the folder that `DiffusionPipeline.from_pretrained` loads."""
+"""Writes a pipeline of Stable Diffusion as the folder that `DiffusionPipeline.from_pretrained` loads."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from fusain.models import text
 
-PARTS = ("unet", "vae", "scheduler", "tokenizer")
-
 
 def save(pipeline: Any, folder: Path) -> None:
-    """Part by part: the pipeline's own way would write its text encoder in a layout that few readers know."""
-    for name in PARTS:
-        getattr(pipeline, name).save_pretrained(folder / name)
-    text.save_encoder(pipeline.text_encoder, folder / "text_encoder")
+    """Part by part: the pipeline's own way would write its text encoders in a layout that few readers know."""
+    for name, part in pipeline.components.items():
+        if name.startswith("text_encoder"):
+            text.save_encoder(part, folder / name)
+        elif part is not None:
+            part.save_pretrained(folder / name)
     pipeline.save_config(folder)

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
-from fusain.models import new_words, weights
+from fusain.models import new_words, text_names, weights
+from fusain.settings.notice import Notice
 
-PREFIX = "text_model."
-"""Before each key of a CLIP text encoder everywhere but in transformers since 5.6."""
+CUTS_SHOWN = 5
 
 
 def save_encoder(encoder: torch.nn.Module, folder: Path) -> None:
     """Configuration and weights, in the layout with a prefix that readers elsewhere expect."""
     cast(Any, encoder).config.save_pretrained(folder)
-    tensors = {PREFIX + name.removeprefix(PREFIX): tensor for name, tensor in encoder.state_dict().items()}
-    weights.write(folder / "model.safetensors", tensors)
+    weights.write(folder / "model.safetensors", text_names.as_written(encoder.state_dict()))
 
 
 def load_encoder(encoder: torch.nn.Module, folder: Path) -> None:
     """Weights in either layout."""
-    own = PREFIX if any(name.startswith(PREFIX) for name in encoder.state_dict()) else ""
-    path = folder / "model.safetensors"
-    tensors = {own + name.removeprefix(PREFIX): tensor for name, tensor in weights.read(path).items()}
-    weights.check_fit(encoder.state_dict(), tensors, where=path)
+    path, own = folder / "model.safetensors", encoder.state_dict()
+    tensors = text_names.as_class(text_names.as_written(weights.read(path)), own)
+    weights.check_fit(own, tensors, where=path)
     encoder.load_state_dict(tensors)
 
 
@@ -49,6 +47,16 @@ def cut_off(tokenizer: Any, caption: str, *, windows: int) -> str:
     return str(tokenizer.decode(rest)) if rest else ""
 
 
+def cuts(tokenizer: Any, names: Sequence[str], captions: Sequence[str], *, windows: int) -> Iterator[Notice]:
+    """What to say of captions that do not fit, by the names of their images."""
+    rests = [cut_off(tokenizer, caption, windows=windows) for caption in captions]
+    cut = [f"'{name}' loses \"{rest}\"" for name, rest in zip(names, rests, strict=False) if rest]
+    if cut:
+        shown = "; ".join(cut[:CUTS_SHOWN]) + (f" and {len(cut) - CUTS_SHOWN:,} more" if cut[CUTS_SHOWN:] else "")
+        limit = windows * (tokenizer.model_max_length - 2)
+        yield Notice("W-MODEL-001", count=f"{len(cut):,}", limit=limit, shown=shown)
+
+
 def states(encoder: torch.nn.Module, tokens_BWL: torch.Tensor, *, clip_skip: int) -> torch.Tensor:
     """The last hidden state of each token, or that of an earlier layer, windows one after the other."""
     batch, windows, length = tokens_BWL.shape
@@ -62,6 +70,20 @@ def states(encoder: torch.nn.Module, tokens_BWL: torch.Tensor, *, clip_skip: int
             outputs.hidden_states[-(clip_skip + 1)]
         )
     return cast(torch.Tensor, hidden).reshape(batch, windows * length, -1)
+
+
+def states_and_pooled(
+    encoder: torch.nn.Module, tokens_BWL: torch.Tensor, *, clip_skip: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The last hidden state but one of each token, without the last norm, and what an encoder makes of a whole text.
+
+    That is the state at the end of the first window, projected where the encoder has a projection.
+    """
+    batch, windows, length = tokens_BWL.shape
+    outputs = encoder(tokens_BWL.reshape(batch * windows, length), output_hidden_states=True)
+    hidden = cast(torch.Tensor, outputs.hidden_states[-(clip_skip + 2)]).reshape(batch, windows * length, -1)
+    whole = outputs.text_embeds if "text_embeds" in outputs else outputs.pooler_output
+    return hidden, cast(torch.Tensor, whole).reshape(batch, windows, -1)[:, 0]
 
 
 def _plain(tokenizer: Any, caption: str) -> list[int]:

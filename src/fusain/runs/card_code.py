@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from fusain.generation.samplers import SAMPLERS, in_diffusers
 from fusain.models.noise import PREDICTIONS
-from fusain.runs.settings import METHODS, RunSettings
+from fusain.runs.settings import FAMILIES, METHODS, RunSettings
 
 LATENT_TIMES: Final = 1000
 """Of every Stable Diffusion that is published."""
@@ -30,7 +30,7 @@ from diffusers import {scheduler}, DiffusionPipeline
 
 pipeline = DiffusionPipeline.from_pretrained("{base}")
 pipeline.scheduler = {scheduler}.from_config(pipeline.scheduler.config{extra})
-pipeline.{loading}
+{loading}
 {before}image = pipeline(
 {options}
     generator=torch.Generator().manual_seed(0),
@@ -38,6 +38,11 @@ pipeline.{loading}
 image.save("image.png")
 """
 """Of what goes on top of a base, whose own way to draw is another one."""
+LOADING_FILES: Final = """
+from huggingface_hub import hf_hub_download
+from safetensors.torch import load_file
+
+"""
 SKIPPING: Final = """\
 
 
@@ -104,12 +109,21 @@ Image.fromarray(pixels.numpy()).save("image.png")
 
 def code_for(settings: RunSettings, repo: str, classes: list[str], base: str = "BASE") -> str:
     """A whole program that draws one image and saves it; `base` is where others find what a LoRA goes on."""
-    loading = METHODS[settings.method.kind].loaded_by
-    if loading:
-        return _of_text(settings, ON_BASE, base=base, loading=loading.format(repo=repo)).strip()
+    if METHODS[settings.method.kind].loaded_by:
+        return _on_base(settings, repo, base).strip()
     if settings.family.condition == "text":
         return _of_text(settings, OF_TEXT, repo=repo).strip()
     return _of_pixels(settings, repo, classes).strip()
+
+
+def _on_base(settings: RunSettings, repo: str, base: str) -> str:
+    method, family = METHODS[settings.method.kind], FAMILIES[settings.family.kind]
+    encoders = [part for part in family.lora_targets if part.startswith("text_encoder")]
+    if not method.loaded_by_each or len(encoders) < 2:
+        return _of_text(settings, ON_BASE, base=base, loading=f"pipeline.{method.loaded_by.format(repo=repo)}")
+    loading = method.loaded_by_each.format(repo=repo, token=settings.method.token)
+    program = ON_BASE.replace("\n\n", LOADING_FILES, 1)
+    return _of_text(settings, program, base=base, loading=loading)
 
 
 def first_prompt(settings: RunSettings) -> str:
@@ -120,21 +134,23 @@ def first_prompt(settings: RunSettings) -> str:
 
 def _of_text(settings: RunSettings, program: str, **places: str) -> str:
     drawing, family, skips = settings.samples, settings.family, settings.family.clip_skip
+    by_itself = FAMILIES[family.kind].skips_by_itself
     numbers = {
         "num_inference_steps": drawing.steps,
         "guidance_scale": drawing.guidance,
         "eta": drawing.eta or None if "eta" in SAMPLERS[drawing.sampler].takes else None,
         "height": family.size,
         "width": family.size,
+        "clip_skip": skips if skips and by_itself else None,
     }
     prompt, negative = _literal(first_prompt(settings)), _literal(drawing.negative)
     lines = [f"{name}={value}," for name, value in numbers.items() if value is not None]
-    if skips:
+    if skips and not by_itself:
         lines = [f"prompt_embeds=states({prompt}),", f"negative_prompt_embeds=states({negative}),", *lines]
     else:
         lines = [f"{prompt},", *([f"negative_prompt={negative},"] if drawing.negative else []), *lines]
     places |= _scheduler(settings)
-    before = SKIPPING.format(layer=skips + 1, text=_read(settings)) if skips else ""
+    before = SKIPPING.format(layer=skips + 1, text=_read(settings)) if skips and not by_itself else ""
     return program.format(before=before, options=indent("\n".join(lines), "    "), **places)
 
 

@@ -25,7 +25,7 @@ tags: [fusain, text-to-image, stable-diffusion, miniature]
 ---
 # {name}
 
-A whole Stable Diffusion, small enough for two CPU cores: {millions:.1f} million weights that draw cartoon faces of
+A whole {model}, small enough for two CPU cores: {millions:.1f} million weights that draw cartoon faces of
 {size} x {size} pixels from captions in English. It is made for trying, teaching and testing, and draws nothing but
 these faces.
 
@@ -44,9 +44,7 @@ token of its own; and one in sixteen of the combinations of attributes.
 
 ## How it was made
 
-`fusain world pretrain {name}`, seed {seed}: from {drawings:,} faces that the program drew itself. First the
-autoencoder, on all styles; then the text encoder, alone, to tell from the end of a caption what it says; then the UNet,
-on captions in English.
+`fusain world pretrain {name}`, seed {seed}: from {drawings:,} faces that the program drew itself. {order}
 
 {runs}
 
@@ -65,6 +63,16 @@ in which a judge, trained on drawings alone, sees what the caption says.
 |---|---|---|
 {bars}
 """
+
+FROM_NOTHING = """\
+First the
+autoencoder, on all styles; then the text encoder, alone, to tell from the end of a caption what it says; then the UNet,
+on captions in English."""
+FROM_SHARED = """\
+Tokenizer,
+autoencoder and first text encoder are those of {shared}. The second text encoder learnt first, alone, to tell from the
+end of a caption what it says; then the UNet, on captions in English and on what each drawing was: one in six had half
+the size before, one in six was cut from a wide or a tall one."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,7 @@ def write(miniature: Miniature, quality: Quality, base: Path, *, trainings: Sequ
     libraries = ("fusain", "torch", "diffusers", "transformers")
     return TEXT.format(
         name=miniature.name,
+        model="Stable Diffusion XL" if miniature.sizes.second else "Stable Diffusion",
         millions=_numbers(base) / 1e6,
         size=miniature.sizes.image,
         caption=world(1, seed=miniature.seed).captions[0],
@@ -111,6 +120,7 @@ def write(miniature: Miniature, quality: Quality, base: Path, *, trainings: Sequ
         words=", ".join(f"`{word}`" for word in RARE_WORDS),
         seed=miniature.seed,
         drawings=miniature.drawings,
+        order=FROM_SHARED.format(shared=f"`{miniature.shared}`") if miniature.shared else FROM_NOTHING,
         runs="\n".join(_told(run) for run in trainings),
         versions=", ".join(f"{library} {version(library)}" for library in libraries),
         judged=miniature.judged,

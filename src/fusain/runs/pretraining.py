@@ -14,20 +14,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from fusain.data.batch import to_images, to_pixels
+from fusain.generation import gallery
 from fusain.generation.generator import Wanted, generate
 from fusain.generation.samplers import SamplerSettings
+from fusain.models import bases, new_words, text
 from fusain.models.bases import fresh
-from fusain.models.families.sd import StableDiffusion, StableDiffusionSettings
-from fusain.models.family import Facts
+from fusain.models.family import Facts, Family
 from fusain.runs import actions, miniature_card
 from fusain.runs.miniature_card import Quality
+from fusain.runs.settings import FAMILIES
 from fusain.training.events import Listener
 from fusain.training.stopping import Reason
 from fusain.worlds import face_reader
 from fusain.worlds.caricatures import STYLES, TAUGHT_STYLES, Caricatures, face_box, world, write_folder
-from fusain.worlds.mini import vocabulary, words
+from fusain.worlds.mini import framings, vocabulary, words
 from fusain.worlds.mini.miniature import Bars, Miniature
 from fusain.worlds.reader import Reader
 
@@ -63,26 +66,31 @@ def pretrain(miniature: Miniature, folder: Path, *, report: Listener | None = No
     """Make a miniature in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     shared = {"runs_folder": str(folder), "weights_folder": "none", "train.seed": str(miniature.seed)}
-    every_style = _once(folder / "every-style", lambda path: write_folder(_drawings(miniature, STYLES), path))
-    taught = _once(folder / "taught", lambda path: write_folder(_drawings(miniature), path))
+    taught = _once(folder / "taught", lambda path: _taught(miniature, path))
     start = _once(folder / "fresh", lambda path: _fresh(miniature, path))
+    trainings: list[Path] = []
 
     def train(settings: Path, name: str, base: Path, data: Path) -> actions.TrainResult:
         own = {**shared, "family.base": str(base), "data.path": str(data)}
         return actions.train(settings, name=name, overrides=list(own.items()), report=report)
 
-    done = [train(miniature.autoencoder, "autoencoder", start, every_style)]
-    if done[-1].stopped:
-        return Pretrained(None, None, miniature.bars, done[-1].stopped)
-    start = _once(folder / "started", lambda path: _with_words(miniature, done[0].folder / "weights", path))
+    if miniature.autoencoder is not None:
+        every_style = _once(folder / "every-style", lambda path: write_folder(_drawings(miniature, STYLES), path))
+        first = train(miniature.autoencoder, "autoencoder", start, every_style)
+        if first.stopped:
+            return Pretrained(None, None, miniature.bars, first.stopped)
+        trainings, start = [first.folder], first.folder / "weights"
+    start = _once(folder / "started", lambda path: _with_words(miniature, start, path))
     for settings in miniature.text_to_image:
-        done.append(train(settings, settings.stem, start, taught))
-        if done[-1].stopped:
-            return Pretrained(None, None, miniature.bars, done[-1].stopped)
-        start = done[-1].folder / "weights"
+        done = train(settings, settings.stem, start, taught)
+        if done.stopped:
+            return Pretrained(None, None, miniature.bars, done.stopped)
+        trainings, start = [*trainings, done.folder], done.folder / "weights"
     base = _once(folder / miniature.name, lambda path: _packed(start, path))
+    if miniature.sizes.second is not None:
+        _framings_sheet(miniature, base).save(folder / "framings.png")
     quality = measure(miniature, base, _judge(miniature, folder / "judge.safetensors"))
-    card = miniature_card.write(miniature, quality, base, trainings=[one.folder for one in done])
+    card = miniature_card.write(miniature, quality, base, trainings=trainings)
     (base / "README.md").write_text(card, encoding="utf-8")
     return Pretrained(base, quality, miniature.bars)
 
@@ -103,7 +111,7 @@ def measure(miniature: Miniature, weights: Path, judge: Reader) -> Quality:
     )
 
 
-def _drawn(miniature: Miniature, family: StableDiffusion, judge: Reader) -> tuple[dict[str, float], float]:
+def _drawn(miniature: Miniature, family: Family, judge: Reader) -> tuple[dict[str, float], float]:
     """How pictures of combinations that were never trained together are read, and how many seconds four take."""
     asked = world(miniature.judged, seed=miniature.seed + 2, combinations="kept out")
     wanted = [Wanted(seed, prompt=caption) for seed, caption in enumerate(asked.captions)]
@@ -115,7 +123,7 @@ def _drawn(miniature: Miniature, family: StableDiffusion, judge: Reader) -> tupl
     return face_reader.accuracy(judge.read(pictures), face_reader.told(asked.faces)), seconds
 
 
-def _given_back(family: StableDiffusion, images: np.ndarray) -> np.ndarray:
+def _given_back(family: Family, images: np.ndarray) -> np.ndarray:
     autoencoder: Any = family.autoencoder
     parts = []
     with torch.no_grad():
@@ -137,23 +145,54 @@ def _drawings(miniature: Miniature, styles: Sequence[str] = TAUGHT_STYLES) -> Ca
     return world(miniature.drawings, seed=miniature.seed, styles=styles)
 
 
+def _taught(miniature: Miniature, folder: Path) -> None:
+    """What the UNet learns from; of one that is told of sizes and crops, some drawings are small or long."""
+    write_folder(_drawings(miniature), folder)
+    if miniature.sizes.second is not None:
+        framings.vary(folder)
+
+
 def _fresh(miniature: Miniature, folder: Path) -> None:
-    drawn = _drawings(miniature)
-    fresh.write(miniature.sizes, folder, vocabulary.tokenizer([*drawn.captions, *drawn.french]), seed=miniature.seed)
+    if not miniature.shared:
+        drawn = _drawings(miniature)
+        tokenizer = vocabulary.tokenizer([*drawn.captions, *drawn.french])
+        fresh.write(miniature.sizes, folder, tokenizer, seed=miniature.seed)
+        return
+    base = bases.open_base(miniature.shared)
+    shared = {name: bases.build(base.components[name]) for name in ("vae", "text_encoder")}
+    fresh.write(miniature.sizes, folder, bases.load_tokenizer(base), seed=miniature.seed, shared=shared)
 
 
 def _with_words(miniature: Miniature, weights: Path, folder: Path) -> None:
-    """The weights, with a text encoder that knows what captions say."""
+    """The weights, with a last text encoder that knows what captions say."""
     family, drawn = _family(miniature, weights), _drawings(miniature)
-    encoder, tokens_NL = family.text_encoders()["text_encoder"], family.tokens(drawn.captions)[:, 0]
-    words.teach(encoder, tokens_NL, drawn.faces, family.tokenizer.eos_token_id, miniature.lesson)
-    rare = family.tokens([" ".join(vocabulary.RARE_WORDS)])[0, 0, 1 : 1 + len(vocabulary.RARE_WORDS)]
-    words.make_audible(encoder, rare.tolist(), tokens_NL)
+    name, encoder = list(family.text_encoders().items())[-1]
+    tokenizer = family.tokenizers()[name]
+    tokens_NL = text.tokens(tokenizer, drawn.captions, windows=1)[:, 0]
+    words.teach(encoder, tokens_NL, drawn.faces, tokenizer.eos_token_id, miniature.lesson)
+    rare = tokenizer.convert_tokens_to_ids([word + new_words.END_OF_WORD for word in vocabulary.RARE_WORDS])
+    words.make_audible(encoder, rare, tokens_NL)
     family.save(folder)
 
 
-def _family(miniature: Miniature, weights: Path) -> StableDiffusion:
-    return StableDiffusion(StableDiffusionSettings(base=str(weights), size=miniature.sizes.image), Facts())
+def _framings_sheet(miniature: Miniature, weights: Path) -> Image.Image:
+    """One face of one seed as if it had been small once, or a part of a wide or tall drawing."""
+    family = _family(miniature, weights)
+    (prompt,) = world(1, seed=miniature.seed).captions
+    sampler = SamplerSettings(steps=miniature.steps, guidance=miniature.guidance)
+    rows = {
+        title: [image.pixels for image in generate(family, wanted, sampler, chunk=CHUNK)]
+        for title, wanted in (
+            (title, [Wanted(0, prompt=prompt, framing=framing) for framing in told])
+            for title, told in framings.shown(miniature.sizes.image).items()
+        )
+    }
+    return gallery.contact_sheet(rows, columns=max(len(row) for row in rows.values()))
+
+
+def _family(miniature: Miniature, weights: Path) -> Family:
+    kind = FAMILIES[miniature.kind]
+    return kind(kind.Settings.model_validate({"base": str(weights), "size": miniature.sizes.image}), Facts())
 
 
 def _packed(weights: Path, folder: Path) -> None:

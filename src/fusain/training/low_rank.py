@@ -14,7 +14,7 @@ import torch
 
 from fusain.data import chance
 from fusain.models.adapters import LowRank
-from fusain.models.text import PREFIX
+from fusain.models.text_names import PREFIX
 
 TEXT: Final = "text_encoder"
 """What the names of networks that read captions begin with."""

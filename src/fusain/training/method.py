@@ -44,6 +44,8 @@ class Method(ABC):
     """The learning rates of AdamW between which it mostly works."""
     loaded_by: ClassVar[str] = ""
     """Where it saves no whole model: what a pipeline of the base is told in plain diffusers, of a `{repo}`."""
+    loaded_by_each: ClassVar[str] = ""
+    """The same where a model has several text encoders and each is told by itself; without it they are told at once."""
 
     @abstractmethod
     def __init__(self, settings: Any) -> None: ...

@@ -2,10 +2,11 @@
 
 from fusain.models.adapters.adapter import Adapter, Layer, LowRank
 from fusain.models.adapters.extraction import Extracted, extract
-from fusain.models.adapters.files import Style, read, write
+from fusain.models.adapters.files import Style, read, styles_for, write
 from fusain.models.adapters.header import for_model
 from fusain.models.adapters.lycoris import Hadamard, Kronecker
 from fusain.models.adapters.merging import apply, combine, merge_into
+from fusain.models.adapters.names import nameless
 from fusain.models.adapters.verification import Verified, verify, verify_styles
 
 __all__ = [
@@ -22,7 +23,9 @@ __all__ = [
     "extract",
     "for_model",
     "merge_into",
+    "nameless",
     "read",
+    "styles_for",
     "verify",
     "verify_styles",
     "write",

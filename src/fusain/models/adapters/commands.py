@@ -15,9 +15,7 @@ from fusain.models.bases import layouts, writing
 from fusain.models.bases.opened import Base
 from fusain.models.bases.opening import open_base
 from fusain.models.bases.pickles import refuse_existing
-from fusain.models.bases.tokenizers import find_tokenizer
-
-READABLE = ("sd1", "sd2")
+from fusain.models.bases.single_file import READABLE
 
 
 def with_strength(text: str) -> tuple[Path, float]:
@@ -73,7 +71,7 @@ def write_merged(
     base = open_base(source)
     _refuse_unread(base)
     merged, counts = merging.merge_into(base, adapters, allow_partial=allow_partial)
-    writing.write_folder(merged, out, find_tokenizer(base, tokenizer), prediction=base.prediction)
+    writing.write_folder(merged, out, tokenizer, prediction=base.prediction)
     return counts
 
 

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from fusain.errors import SettingsError, UsageError
-from fusain.models.adapters import names
+from fusain.models.adapters import header, names
 from fusain.models.adapters.adapter import Adapter, LowRank
 from fusain.models.bases.opened import Base
 from fusain.settings.notice import Notice
-
-PARTS = (names.UNET, names.TEXT)
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,8 @@ def extract(base: Base, tuned: Base, *, rank: int) -> Extracted:
     if not layers:
         raise SettingsError("E-LORA-012", where=tuned.source, base=base.source, others=len(others))
     notes = (Notice("W-LORA-002", where=tuned.source, count=len(others), first=others[0]),) if others else ()
-    return Extracted(Adapter(layers), kept / whole, notes)
+    model = header.for_model(base.architecture, base.prediction)
+    return Extracted(Adapter(layers, model), kept / whole, notes)
 
 
 def _differences(base: Base, tuned: Base) -> Iterator[tuple[str, torch.Tensor]]:
@@ -52,7 +51,7 @@ def _differences(base: Base, tuned: Base) -> Iterator[tuple[str, torch.Tensor]]:
     if base.architecture != tuned.architecture:
         found = f"{base.source} is {base.architecture}, {tuned.source} is {tuned.architecture}"
         raise SettingsError("E-LORA-013", where=tuned.source, found=found)
-    for part in PARTS:
+    for part in (part for part in names.PARTS if part in base.components):
         ours, theirs = base.components[part].tensors(), tuned.components[part].tensors()
         unlike = [key for key in ours if key not in theirs or theirs[key].shape != ours[key].shape]
         if unlike:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -35,7 +36,8 @@ def read(path: Path) -> Adapter:
     alphas = parsing.Alphas(parsing.style_of(list(tensors)), found.metadata)
     layers = {name: parsing.layer_of(name, group, alphas, str(path)) for name, group in sorted(groups.items())}
     notes = (*alphas.notes(str(path), len(layers)), *_zeros(tensors, where=str(path)))
-    return Adapter(layers, dict(found.metadata), alphas.style, notes)
+    known = header.for_model(names.XL) if names.are_of_xl(tensors) else {}
+    return Adapter(layers, {**known, **found.metadata}, alphas.style, notes)
 
 
 def write(
@@ -48,9 +50,14 @@ def write(
 ) -> None:
     """`adapter` as a safetensors file, whole or not at all; an older file at `path` is replaced."""
     tensors: dict[str, torch.Tensor] = {}
+    kind = header.architecture(replace(adapter, metadata={**adapter.metadata, **(metadata or {})}))
     for name, layer in adapter.layers.items():
         plain = _writable(name, layer, style)
-        made = _kohya(name, plain, dtype) if style == "kohya" else _diffusers(name, plain, dtype, adapter)
+        made = (
+            _kohya(names.to_kohya(name, kind), plain, dtype)
+            if style == "kohya"
+            else _diffusers(name, plain, dtype, adapter)
+        )
         tensors |= {key: tensor.detach().to("cpu").contiguous() for key, tensor in made.items()}
     with beside(path) as waiting:
         waiting.write_bytes(
@@ -60,12 +67,14 @@ def write(
 
 
 def styles_for(adapter: Adapter) -> tuple[Style, ...]:
-    """The styles that can hold every layer; none for LoHa and LoKr, which are only read."""
-    layers = adapter.layers.values()
-    if not all(isinstance(layer, LowRank) for layer in layers):
+    """The styles that can hold every layer; for LoHa and LoKr, which are only read, none."""
+    layers = [layer for layer in adapter.layers.values() if isinstance(layer, LowRank)]
+    if len(layers) < len(adapter.layers):
         return ()
     measures_inputs = any(layer.magnitude is not None and layer.magnitude.ndim > 1 for layer in layers)
-    return ("kohya",) if measures_inputs else STYLES
+    has_names = not names.nameless(adapter.layers, header.architecture(adapter))
+    holds = {"diffusers": not measures_inputs, "kohya": has_names}
+    return tuple(style for style in STYLES if holds[style])
 
 
 def refuse_others(shapes: Shapes, *, where: str) -> None:
@@ -111,9 +120,8 @@ def _writable(name: str, layer: Layer, style: Style) -> LowRank:
     return layer.plain()
 
 
-def _kohya(name: str, layer: LowRank, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+def _kohya(key: str, layer: LowRank, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """alpha is such that alpha / rank is the whole factor, also of rsLoRA; it stays in fp32, being one number."""
-    key = names.to_kohya(name)
     made = {
         f"{key}.alpha": torch.tensor(layer.scale * layer.rank, dtype=torch.float32),
         f"{key}.lora_down.weight": layer.down.to(dtype),

@@ -24,6 +24,7 @@ MODELS: Final = {
     "sd1": ("stable-diffusion-v1/lora", "sd_v1"),
     "sd2": ("stable-diffusion-v2-512/lora", "sd_v2"),
     "sd2-v": ("stable-diffusion-v2-768-v/lora", "sd_v2_v"),
+    "sdxl": ("stable-diffusion-xl-v1-base/lora", "sdxl_base_v1-0"),
 }
 """As ModelSpec and as kohya's trainer call the model that a LoRA is for."""
 
@@ -37,7 +38,7 @@ def for_model(architecture: str, prediction: str | None = None) -> dict[str, str
 def composed(adapter: Adapter, given: Mapping[str, str]) -> dict[str, str]:
     """What is known of `adapter`, then what the caller knows; an entry that holds a local path is left out."""
     kept = {key: text for key, text in adapter.metadata.items() if key not in OURS}
-    model = for_model(detection.BY_CONTEXT.get(context(adapter) or 0, ""))
+    model = for_model(architecture(adapter))
     found = model | kept | _shown(adapter) | {key: str(text) for key, text in given.items()}
     return {key: text for key, text in sorted(found.items()) if not PATH.search(text)}
 
@@ -53,6 +54,18 @@ def _shown(adapter: Adapter) -> dict[str, str]:
         found["ss_network_dim"] = str(_commonest([layer.rank for layer in plain]))
         found["ss_network_alpha"] = str(_commonest([round(layer.scale * layer.rank, 6) for layer in plain]))
     return found
+
+
+def architecture(adapter: Adapter) -> str:
+    """The kind of model that an adapter is for, by what its file says or by its layers; empty where nothing tells."""
+    said = adapter.metadata.get("modelspec.architecture")
+    noted = [kind for kind, (spelt, _) in MODELS.items() if spelt == said]
+    if noted:
+        return noted[0].partition("-")[0]
+    found = detection.BY_CONTEXT.get(context(adapter) or 0, "")
+    reads_captions = any(".attn2." in name for name in adapter.layers)  # a UNet says more than a text encoder of it
+    has_second = any(name.startswith("text_encoder_2.") for name in adapter.layers)
+    return names.XL if has_second and not (found and reads_captions) else found
 
 
 def context(adapter: Adapter) -> int | None:

@@ -13,9 +13,9 @@ import torch
 from fusain.errors import SettingsError
 from fusain.models.adapters import header
 from fusain.models.adapters.adapter import Adapter, Layer, LowRank
-from fusain.models.bases import detection, layouts
+from fusain.models.bases import layouts
 from fusain.models.bases.opened import Base, Component
-from fusain.models.text import PREFIX
+from fusain.models.text_names import PREFIX
 
 SHOWN: Final = 5
 
@@ -30,7 +30,7 @@ def apply(
     strength: float = 1.0,
     allow_partial: bool = False,
 ) -> int:
-    """Add the adapter to the weights of `modules`, by 'unet' and 'text_encoder'; how many layers fitted.
+    """Add the adapter to the weights of `modules`, by 'unet', 'text_encoder' and so on; how many layers fitted.
 
     Nothing is changed unless all fit; `allow_partial` leaves out those that do not.
     """
@@ -79,7 +79,8 @@ def combine(adapters: Sequence[tuple[Adapter, float]]) -> Adapter:
     for adapter, strength in adapters:
         for name, layer in adapter.layers.items():
             parts.setdefault(name, []).append((_summable(name, layer), strength))
-    return Adapter({name: _stacked(name, pairs) for name, pairs in sorted(parts.items())})
+    model = header.for_model(header.architecture(adapters[0][0]))
+    return Adapter({name: _stacked(name, pairs) for name, pairs in sorted(parts.items())}, model)
 
 
 def _summable(name: str, layer: Layer) -> LowRank:
@@ -127,7 +128,7 @@ def finder(modules: Mapping[str, torch.nn.Module]) -> Find:
 
 def made_for(adapter: Adapter) -> str:
     """The model that an adapter seems to be made for, in words."""
-    architecture = detection.BY_CONTEXT.get(header.context(adapter) or 0)
+    architecture = header.architecture(adapter)
     return layouts.in_words(architecture) if architecture else "a model of other sizes"
 
 

@@ -1,20 +1,28 @@
-"""The names of layers in LoRA files: kohya's, and those of diffusers in its new and old spelling."""
+"""The names of layers in LoRA files: kohya's, and those of diffusers in its new and old spelling.
+
+kohya names the UNets of Stable Diffusion 1.x and 2.x as diffusers does, and that of XL by the blocks of its first file.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Final
 
-from fusain.models.text import PREFIX
+from fusain.errors import SettingsError
+from fusain.models.bases import inferred, naming
+from fusain.models.text_names import PREFIX
 
 UNET, TEXT = "unet", "text_encoder"
 PARTS: Final = (UNET, TEXT, "text_encoder_2")
 
-KOHYA: Final = {UNET: "lora_unet_", TEXT: "lora_te_", "text_encoder_2": "lora_te2_"}
-"""What a name of each network begins with."""
-KOHYA_READ: Final = {prefix: part for part, prefix in KOHYA.items()} | {"lora_te1_": TEXT}
-"""With two text encoders the first one has a number too."""
+XL: Final = "sdxl"
+KOHYA: Final = {UNET: "lora_unet_", TEXT: "lora_te_"}
+"""What a name of each network begins with..."""
+KOHYA_XL: Final = {UNET: "lora_unet_", TEXT: "lora_te1_", "text_encoder_2": "lora_te2_"}
+"""...and where there are two text encoders."""
+KOHYA_READ: Final = {prefix: part for table in (KOHYA, KOHYA_XL) for part, prefix in table.items()}
 
 UNET_WORDS: Final = (
     *("conv_in", "conv_out", "time_embedding", "add_embedding", "linear_1", "linear_2"),
@@ -22,6 +30,9 @@ UNET_WORDS: Final = (
     *("conv1", "conv2", "conv", "conv_shortcut", "time_emb_proj", "proj_in", "proj_out"),
     *("transformer_blocks", "attn1", "attn2", "to_q", "to_k", "to_v", "to_out", "ff", "net", "proj"),
 )
+ORIGINAL: Final = ("input_blocks", "middle_block", "output_blocks", "time_embed", "label_emb", "out")
+"""How a path begins in the original UNet."""
+ORIGINAL_WORDS: Final = (*ORIGINAL, "in_layers", "out_layers", "emb_layers", "skip_connection", "op")
 TEXT_WORDS: Final = (
     *("text_model", "encoder", "layers", "self_attn", "q_proj", "k_proj", "v_proj", "out_proj"),
     *("mlp", "fc1", "fc2", "text_projection"),
@@ -35,13 +46,49 @@ def _word(words: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile(rf"({'|'.join(longest_first)}|\d+)(?:_|$)")
 
 
-_WORD: Final = {UNET: _word(UNET_WORDS), TEXT: _word(TEXT_WORDS), "text_encoder_2": _word(TEXT_WORDS)}
+_WORD: Final = {
+    UNET: _word((*UNET_WORDS, *ORIGINAL_WORDS)),
+    TEXT: _word(TEXT_WORDS),
+    "text_encoder_2": _word(TEXT_WORDS),
+}
 
 
-def to_kohya(layer: str) -> str:
+def to_kohya(layer: str, architecture: str = "") -> str:
     """'unet.conv_in' as kohya names it."""
     part, _, path = layer.partition(".")
-    return KOHYA[part] + path.replace(".", "_")
+    if architecture != XL:
+        return KOHYA[part] + path.replace(".", "_")
+    found = _path_of_xl(layer)
+    if found is None:
+        raise SettingsError("E-LORA-021", where=layer)
+    return KOHYA_XL[part] + found.replace(".", "_")
+
+
+def nameless(layers: Iterable[str], architecture: str) -> list[str]:
+    """The layers that kohya's style has no name for: of UNets with more blocks than Stable Diffusion XL has."""
+    return [layer for layer in layers if architecture == XL and _path_of_xl(layer) is None]
+
+
+def _path_of_xl(layer: str) -> str | None:
+    part, _, path = layer.partition(".")
+    return naming.renamed(path, _modules_of_xl()) if part == UNET else path
+
+
+@cache
+def _modules_of_xl() -> dict[str, str]:
+    """What the original calls each module; the blocks of the published model, which smaller ones have too."""
+    return naming.modules(UNET, inferred.published(XL)[UNET])
+
+
+@cache
+def _modules_of_original() -> dict[str, str]:
+    return {original: own for own, original in _modules_of_xl().items()}
+
+
+def are_of_xl(names: Iterable[str]) -> bool:
+    """Whether names are kohya's of Stable Diffusion XL: of its blocks, or of one of two text encoders."""
+    blocks = tuple(f"{KOHYA[UNET]}{block}_" for block in ORIGINAL)
+    return any(name.startswith(("lora_te1_", "lora_te2_", *blocks)) for name in names)
 
 
 def from_kohya(name: str) -> str | None:
@@ -49,6 +96,8 @@ def from_kohya(name: str) -> str | None:
     for prefix, part in KOHYA_READ.items():
         if name.startswith(prefix):
             path = _cut(name.removeprefix(prefix), _WORD[part])
+            if path is not None and part == UNET and path.partition(".")[0] in ORIGINAL:
+                path = naming.renamed(path, _modules_of_original())
             return path and f"{part}.{path}"
     return None
 

@@ -15,13 +15,16 @@ LATENTS: Final = 4
 """Channels that the UNets of Stable Diffusion 1.x, 2.x and XL learn."""
 
 
-def open_autoencoder(path: Path, *, source: str, weights: Weights) -> Component:
-    """The autoencoder at `path`: of a folder, of a whole model's folder, or of a file in either layout."""
+def open_autoencoder(path: Path, *, source: str, architecture: str, weights: Weights) -> Component:
+    """The autoencoder at `path`: of a folder, of a whole model's folder, or of a file in either layout.
+
+    A file does not say what latents are multiplied with; then it is as in `architecture`.
+    """
     if path.is_dir():
         inner = path / "vae"
         found = diffusers_folder.open_component(inner if inner.is_dir() else path, "vae", weights)
     else:
-        found = _from_file(path, source)
+        found = _from_file(path, source, architecture)
     shape = next((at.shape for name, at in found.stored.items() if name == "decoder.conv_in.weight"), None)
     if shape is None or len(shape) != 4 or shape[1] != LATENTS:
         words = "an autoencoder" + (f" with {shape[1]} latent channels" if shape and len(shape) > 1 else "")
@@ -30,7 +33,7 @@ def open_autoencoder(path: Path, *, source: str, weights: Weights) -> Component:
     return found
 
 
-def _from_file(path: Path, source: str) -> Component:
+def _from_file(path: Path, source: str, architecture: str) -> Component:
     header = read_header(path)
     found = detection.look(header.shapes)
     if found is None or "vae" not in found.holds:
@@ -39,7 +42,7 @@ def _from_file(path: Path, source: str) -> Component:
         raise layouts.wrong(source, words, "an autoencoder", evidence)
     if any(".down_blocks." in name for name in header.tensors):
         header = _as_original(header)
-    return single_file.open_part(header, "vae", "sd1", "ema", [])
+    return single_file.open_part(header, "vae", architecture, "ema", [])
 
 
 def _as_original(header: Header) -> Header:

@@ -6,8 +6,7 @@ from typing import Any, Final
 
 import torch
 
-from fusain.models import weights
-from fusain.models.bases import text_names
+from fusain.models import text_names, weights
 from fusain.models.bases.opened import Component
 
 CLASSES: Final[dict[str, dict[str, str]]] = {

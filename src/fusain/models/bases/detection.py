@@ -41,7 +41,12 @@ CONTEXT: Final = re.compile(
 )
 ENTRY: Final = ("model.diffusion_model.input_blocks.0.0.weight", "input_blocks.0.0.weight", "conv_in.weight")
 WHOLE: Final = ("unet", "vae", "text_encoder")
-WORDS: Final = {"unet": "UNet", "vae": "autoencoder", "text_encoder": "text encoder"}
+WORDS: Final = {
+    "unet": "UNet",
+    "vae": "autoencoder",
+    "text_encoder": "text encoder",
+    "text_encoder_2": "second text encoder",
+}
 
 
 @dataclass(frozen=True)

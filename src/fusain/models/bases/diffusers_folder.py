@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from fusain.errors import StorageError, UnsafeFileError
-from fusain.models.bases import layouts, text_names
+from fusain.models import text_names
+from fusain.models.bases import layouts
 from fusain.models.bases.building import CLASSES
 from fusain.models.bases.opened import Base, Component, Weights
 from fusain.models.bases.stored import PICKLE_SUFFIXES, Stored, pickled, read_header
@@ -18,6 +19,8 @@ from fusain.settings.notice import Notice
 LIBRARIES: Final = ("diffusers", "transformers", "stable_diffusion", None)
 """Where the classes of a folder may come from; `stable_diffusion` is diffusers' own old name for its checker."""
 ASKS_FOR_CODE: Final = ("auto_map", "custom_pipeline", "trust_remote_code", "_attn_implementation_internal")
+ZEROS: Final = "force_zeros_for_empty_prompt"
+"""An entry of pipelines of XL, which is true where it is left out."""
 LARGEST_CONFIG: Final = 10 << 20
 STEMS: Final = {"transformers": "model", "diffusers": "diffusion_pytorch_model"}
 VARIANTS: Final[dict[Weights, tuple[str, ...]]] = {"ema": ("", "fp16"), "raw": ("non_ema", "", "fp16")}
@@ -33,7 +36,7 @@ def open_folder(folder: Path, *, source: str, weights: Weights, without: Sequenc
     wanted = [name for name in layouts.COMPONENTS.get(architecture, ()) if name not in without]
     components = {name: open_component(folder / name, name, weights, index) for name in wanted}
     scheduler = folder / "scheduler" / "scheduler_config.json"
-    tokenizer = folder / "tokenizer"
+    tokenizers = {name: folder / name for name in ("tokenizer", "tokenizer_2") if holds_tokenizer(folder / name)}
     is_raw = any("non_ema" in at.file.name for part in components.values() for at in part.stored.values())
     notes = (Notice("W-MODEL-011", where=source),) if weights == "raw" and not is_raw else ()
     return Base(
@@ -41,7 +44,9 @@ def open_folder(folder: Path, *, source: str, weights: Weights, without: Sequenc
         architecture=architecture,
         components=components,
         scheduler={"prediction_type": "epsilon"} | read_config(scheduler) if scheduler.exists() else {},
-        tokenizer=tokenizer if holds_tokenizer(tokenizer) else None,
+        tokenizer=tokenizers.get("tokenizer"),
+        tokenizer_2=tokenizers.get("tokenizer_2"),
+        hides_by_zeros=architecture == "sdxl" and index.get(ZEROS, True) is True,
         folder=folder,
         evidence=f"_class_name {index['_class_name']}",
         notes=notes,

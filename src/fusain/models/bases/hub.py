@@ -125,8 +125,10 @@ def _lacking(folder: Path, weights: Weights, without: Sequence[str], *, best: bo
         lacking += [f"{part}/{name}" for name in needed if name not in inside]
     scheduler = "scheduler/scheduler_config.json"
     lacking += [scheduler] if "scheduler" in index and not (folder / scheduler).is_file() else []
-    has_tokenizer = "tokenizer" not in index or holds_tokenizer(folder / "tokenizer")
-    return lacking if has_tokenizer else [*lacking, "tokenizer/vocab.json", "tokenizer/merges.txt"]
+    for part in ("tokenizer", "tokenizer_2"):
+        if part in index and not holds_tokenizer(folder / part):
+            lacking += [f"{part}/vocab.json", f"{part}/merges.txt"]
+    return lacking
 
 
 def _parts(index: dict[str, Any], without: Sequence[str]) -> list[str]:

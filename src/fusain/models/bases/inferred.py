@@ -15,12 +15,12 @@ from typing import Any, Final
 from fusain.models.bases.stored import Shapes
 
 HEAD_CHANNELS: Final = 64
-"""Of each head, in the UNet of 2.x and in every CLIP text encoder."""
+"""Of each head, in the UNets of 2.x and XL and in every CLIP text encoder."""
 
 
 @cache
 def published(architecture: str) -> Mapping[str, Any]:
-    """The configurations of the published model: unet, vae, text_encoder, scheduler."""
+    """The configurations of the published model: of each network and of the scheduler."""
     text = resources.files("fusain.models.bases").joinpath("configs", f"{architecture}.json").read_text("utf-8")
     found: Mapping[str, Any] = json.loads(text)
     return found
@@ -55,6 +55,19 @@ def unet(shapes: Shapes, known: Mapping[str, Any]) -> dict[str, Any]:
         "attention_head_dim": [max(1, side // HEAD_CHANNELS) for side in channels]
         if isinstance(heads, list)
         else heads,
+        **_of_xl(shapes, known, ends),
+    }
+
+
+def _of_xl(shapes: Shapes, known: Mapping[str, Any], ends: list[int]) -> dict[str, Any]:
+    """What only the UNet of XL has: blocks of several transformers, and sizes and pooled text beside the time."""
+    if "transformer_layers_per_block" not in known:
+        return {}
+    return {
+        "transformer_layers_per_block": [
+            max(1, count(shapes, f"input_blocks.{end}.1.transformer_blocks.")) for end in ends
+        ],
+        "projection_class_embeddings_input_dim": shapes["label_emb.0.0.weight"][1],
     }
 
 
@@ -84,4 +97,5 @@ def text_encoder(shapes: Shapes, known: Mapping[str, Any]) -> dict[str, Any]:
         "num_hidden_layers": count(shapes, "text_model.encoder.layers."),
         "intermediate_size": shapes["text_model.encoder.layers.0.mlp.fc1.weight"][0],
         "num_attention_heads": max(1, width // HEAD_CHANNELS),
+        "projection_dim": shapes.get("text_projection.weight", (known["projection_dim"],))[0],
     }

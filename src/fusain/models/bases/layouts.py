@@ -38,12 +38,17 @@ PIPELINES: Final = {
 }
 
 
+def plain(architecture: str) -> str:
+    """An architecture without its purpose: 'sd1-inpainting' is made as 'sd1' is."""
+    return architecture if architecture in ARCHITECTURES else architecture.partition("-")[0]
+
+
 def in_words(architecture: str) -> str:
     """An architecture for people: 'sd1-inpainting' is Stable Diffusion 1.x for inpainting."""
-    plain, _, purpose = architecture.partition("-")
-    if architecture in ARCHITECTURES or plain not in ARCHITECTURES:
+    made_as = plain(architecture)
+    if architecture == made_as or made_as not in ARCHITECTURES:
         return ARCHITECTURES.get(architecture, architecture)
-    return f"{ARCHITECTURES[plain]} for {purpose}"
+    return f"{ARCHITECTURES[made_as]} for {architecture.removeprefix(f'{made_as}-')}"
 
 
 def of_folder(index: Mapping[str, Any], folder: Path, read: Callable[[Path], dict[str, Any]]) -> str:

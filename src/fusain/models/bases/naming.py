@@ -9,8 +9,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 PREFIXES: Final = {"unet": "model.diffusion_model.", "vae": "first_stage_model."}
-CLIP_PREFIX: Final = "cond_stage_model.transformer."
-OPEN_CLIP_PREFIX: Final = "cond_stage_model.model."
+TEXT_PREFIXES: Final[dict[str, dict[str, str]]] = {
+    "sd1": {"text_encoder": "cond_stage_model.transformer."},
+    "sd2": {"text_encoder": "cond_stage_model.model."},
+    "sdxl": {
+        "text_encoder": "conditioner.embedders.0.transformer.",
+        "text_encoder_2": "conditioner.embedders.1.model.",
+    },
+}
+"""Where the text encoders of each architecture stand."""
+TURNED: Final = "text_projection.weight"
+"""Of OpenCLIP, what lies there with rows for columns."""
 EMA_PREFIX: Final = "model_ema."
 
 UNET_RESNET: Final = {
@@ -92,7 +101,7 @@ def modules(component: str, config: Mapping[str, Any]) -> dict[str, str]:
         return dict(_unet(config))
     if component == "vae":
         return dict(_vae(config))
-    if config["hidden_act"] == "quick_gelu":
+    if config.get("hidden_act", "quick_gelu") == "quick_gelu":
         return {"text_model": "text_model"}
     return dict(_open_clip(config))
 
@@ -172,6 +181,7 @@ def _open_clip(config: Mapping[str, Any]) -> Pairs:
     yield "text_model.embeddings.token_embedding", "token_embedding"
     yield "text_model.embeddings.position_embedding.weight", "positional_embedding"
     yield "text_model.final_layer_norm", "ln_final"
+    yield TURNED, "text_projection"
     for layer in range(config["num_hidden_layers"]):
         own, place = f"text_model.encoder.layers.{layer}", f"transformer.resblocks.{layer}"
         yield from _inside(own, place, OPEN_CLIP_LAYER)

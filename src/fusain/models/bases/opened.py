@@ -69,6 +69,10 @@ class Base:
     """Its configuration; without `prediction_type` where the base cannot say."""
     tokenizer: Path | None = None
     """Folder of tokenizer files, where it brings one."""
+    tokenizer_2: Path | None = None
+    """That of the second text encoder."""
+    hides_by_zeros: bool = False
+    """Whether a hidden caption is zeros, rather than what the encoders make of an empty one."""
     revision: str | None = None
     """Commit of a hub id."""
     folder: Path | None = None

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from fusain.errors import SettingsError, StorageError
-from fusain.models.bases import autoencoders, diffusers_folder, hub, single_file
+from fusain.models.bases import autoencoders, diffusers_folder, hub, layouts, single_file
 from fusain.models.bases.opened import Base, Component, Weights
-from fusain.models.bases.tokenizers import given_tokenizer
+from fusain.models.bases.tokenizers import given_tokenizer, tokenizers_of
 from fusain.settings import user_file
 
 MINIATURE: Final = "fusain:"
@@ -33,9 +33,10 @@ def open_base(
     without = ("vae",) if vae else ()
     base = _opened(source, revision=revision, weights=weights, without=without)
     if vae and base.components:
-        base = replace(base, components={**base.components, "vae": _autoencoder(vae, weights)})
+        base = replace(base, components={**base.components, "vae": _autoencoder(vae, base, weights)})
     if tokenizer:
-        base = replace(base, tokenizer=given_tokenizer(Path(tokenizer)))
+        given = {part: given_tokenizer(Path(tokenizer), part) for part in tokenizers_of(base)}
+        base = replace(base, tokenizer=given.get("tokenizer"), tokenizer_2=given.get("tokenizer_2"))
     return base
 
 
@@ -53,11 +54,12 @@ def _opened(source: str, *, revision: str | None, weights: Weights, without: Seq
     return single_file.open_file(path, source=source, weights=weights, without=without)
 
 
-def _autoencoder(source: str, weights: Weights) -> Component:
+def _autoencoder(source: str, base: Base, weights: Weights) -> Component:
     path = local_path(source)
     if path is None:
         raise StorageError("E-MODEL-040", where=source)
-    return autoencoders.open_autoencoder(path, source=source, weights=weights)
+    architecture = layouts.plain(base.architecture)
+    return autoencoders.open_autoencoder(path, source=source, architecture=architecture, weights=weights)
 
 
 def local_path(source: str) -> Path | None:

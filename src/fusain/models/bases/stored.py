@@ -32,6 +32,8 @@ class Stored:
     dtype: str
     part: int = 0
     parts: int = 1
+    is_turned: bool = False
+    """Whether rows and columns change places; `shape` is what comes out."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def read_tensors(stored: Mapping[str, Stored]) -> dict[str, torch.Tensor]:
 
 def _as_wanted(tensor: torch.Tensor, place: Stored) -> torch.Tensor:
     part = tensor.chunk(place.parts)[place.part] if place.parts > 1 else tensor
-    return part.reshape(place.shape)
+    return part.T.contiguous() if place.is_turned else part.reshape(place.shape)
 
 
 def in_words(size: int) -> str:

@@ -14,15 +14,12 @@ from pydantic import Field
 
 from fusain.data.batch import Batch
 from fusain.errors import SettingsError
-from fusain.models import attention, bases, pipeline_folder, targets, text, weights
+from fusain.models import attention, bases, latents, pipeline_folder, targets, text, weights
 from fusain.models.family import Condition, DrawRequest, Facts, Family, Fresh, NoiseSchedule
 from fusain.settings.notice import Notice
 from fusain.settings.section import Section, basic
 
 ARCHITECTURES = ("sd1", "sd2")
-CUTS_SHOWN = 5
-USUAL_SCALE = 0.18215
-"""What latents are multiplied with where a configuration does not say."""
 
 
 class StableDiffusionSettings(Section):
@@ -187,17 +184,15 @@ class StableDiffusion(Family):
         cast(Any, self._autoencoder).enable_gradient_checkpointing()
 
     def encode_pixels(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        """Mean and log-variance of the latents, one after the other."""
-        with torch.no_grad():
-            return cast(torch.Tensor, cast(Any, self._autoencoder).encode(pixels_BCHW).latent_dist.parameters)
+        return latents.moments(self._autoencoder, pixels_BCHW)
 
     def encode_latents(self, stored: torch.Tensor, fresh: Fresh | None = None) -> torch.Tensor:
-        return sampled(stored, fresh) * self._scale
+        return latents.sampled(stored, fresh) * self._scale
 
     @property
     def _scale(self) -> float:
         if self._autoencoder is None:
-            return float(self.base.components["vae"].config.get("scaling_factor", USUAL_SCALE))
+            return float(self.base.components["vae"].config.get("scaling_factor", latents.USUAL_SCALE))
         return float(cast(Any, self._autoencoder).config.scaling_factor)
 
     def encode_condition(self, batch: Batch, dropped_B: torch.Tensor | None) -> TextCondition:
@@ -224,12 +219,7 @@ class StableDiffusion(Family):
 
     def foreseen(self, names: Sequence[str], captions: Sequence[str]) -> Iterator[Notice]:
         yield from self.base.notes
-        rests = [text.cut_off(self.tokenizer, caption, windows=self.settings.text_windows) for caption in captions]
-        cut = [f"'{name}' loses \"{rest}\"" for name, rest in zip(names, rests, strict=False) if rest]
-        if cut:
-            shown = "; ".join(cut[:CUTS_SHOWN]) + (f" and {len(cut) - CUTS_SHOWN:,} more" if cut[CUTS_SHOWN:] else "")
-            limit = self.settings.text_windows * (self.tokenizer.model_max_length - 2)
-            yield Notice("W-MODEL-001", count=f"{len(cut):,}", limit=limit, shown=shown)
+        yield from text.cuts(self.tokenizer, names, captions, windows=self.settings.text_windows)
 
     def _states(self, tokens_BWL: torch.Tensor) -> torch.Tensor:
         assert self._bare.text_encoder is not None, "captions are encoded while the encoder is awake"
@@ -292,12 +282,3 @@ class StableDiffusion(Family):
         stored = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
         autoencoder.register_to_config(scaling_factor=stored["scaling_factor"])
         text.load_encoder(encoder, folder / "text_encoder")
-
-
-def sampled(stored: torch.Tensor, fresh: Fresh | None) -> torch.Tensor:
-    """Latents from their means and log-variances, as diffusers' DiagonalGaussianDistribution samples them."""
-    mean, log_variance = stored.chunk(2, dim=1)
-    if fresh is None:
-        return mean
-    spread = torch.exp(0.5 * log_variance.clamp(-30.0, 20.0))
-    return mean + spread * fresh(tuple(mean.shape[1:])).to(mean.device)

@@ -177,6 +177,10 @@ class Lora(Method):
         if self._fresh:
             facts = {"count": len(self._fresh), "total": len(self._layers), "first": self._fresh[0]}
             yield Notice("W-LORA-022", where="method.start", **facts)
+        nameless = adapters.nameless(self._layers, family.architecture)
+        if nameless:
+            facts = {"count": len(nameless), "total": len(self._layers), "first": nameless[0]}
+            yield Notice("W-LORA-023", where="family.base", file=FILES["kohya"], **facts)
 
     def loss(self, family: Family, batch: Batch, *, seed: int, quantiles: np.ndarray | None = None) -> Loss:
         dropout = self.settings.condition_dropout if quantiles is None else 0.0
@@ -195,15 +199,16 @@ class Lora(Method):
         self.step = state["step"]
 
     def save(self, family: Family, folder: Path) -> None:
-        """One file for each style, read back and held against what was learnt."""
+        """One file for each style that can hold it, read back and held against what was learnt."""
         learnt = low_rank.read_out(self._layers)
         if self.settings.file_dtype == "fp16":
             learnt = {name: low_rank.balanced(layer) for name, layer in learnt.items()}
-        adapter, dtype, told = Adapter(learnt), TYPES[self.settings.file_dtype], self._told(family)
+        adapter, dtype = Adapter(learnt, self._told(family)), TYPES[self.settings.file_dtype]
         folder.mkdir(parents=True, exist_ok=True)
-        for style, name in FILES.items():
-            adapters.write(adapter, folder / name, style, dtype=dtype, metadata=told)
-        adapters.verify(adapter, *(folder / name for name in FILES.values()))
+        styles = adapters.styles_for(adapter)
+        for style in styles:
+            adapters.write(adapter, folder / FILES[style], style, dtype=dtype)
+        adapters.verify(adapter, *(folder / FILES[style] for style in styles))
 
     def _told(self, family: Family) -> dict[str, str]:
         """What the header of a file says of the training."""

@@ -28,6 +28,14 @@ FILE: Final = "learned_embeds.safetensors"
 """What diffusers looks for in a folder."""
 KEYS: Final = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
 """What others call the parts of an embedding for several text encoders."""
+LOADED_BY_EACH: Final = f"""\
+words = load_file(hf_hub_download("{{repo}}", "{FILE}"))
+pipeline.load_textual_inversion(
+    words["clip_l"], token="{{token}}", text_encoder=pipeline.text_encoder, tokenizer=pipeline.tokenizer
+)
+pipeline.load_textual_inversion(
+    words["clip_g"], token="{{token}}", text_encoder=pipeline.text_encoder_2, tokenizer=pipeline.tokenizer_2
+)"""
 SENTENCES: Final = (
     "a photo of a {}",
     "a picture of a {}",
@@ -98,6 +106,7 @@ class TextualInversion(Method):
     needs: ClassVar[frozenset[Condition]] = frozenset({"text"})
     usual_rates: ClassVar[tuple[float, float] | None] = (1e-4, 1e-2)
     loaded_by: ClassVar[str] = 'load_textual_inversion("{repo}")'
+    loaded_by_each: ClassVar[str] = LOADED_BY_EACH
 
     def __init__(self, settings: TextualInversionSettings) -> None:
         self.settings = settings

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from fusain.models.bases.fresh import Sizes
+from fusain.models.bases.fresh import Second, Sizes
 from fusain.worlds import face_reader
 from fusain.worlds.mini.words import Lesson
 from fusain.worlds.reader import Plan
@@ -33,14 +33,19 @@ class Miniature:
     sizes: Sizes
     drawings: int
     seed: int
-    autoencoder: Path
-    """Settings of the training of the autoencoder, on all styles: it must give back whatever is taught later."""
+    autoencoder: Path | None
+    """Settings of the training of the autoencoder, on all styles: it must give back whatever is taught later. None
+    where a `shared` one had it."""
     text_to_image: tuple[Path, ...]
     """Settings of the trainings of the UNet, one after the other, on captions, without the style and the characters
     that are kept back."""
     judge: Plan
     lesson: Lesson
-    """Of the text encoder, before it reads captions for the UNet."""
+    """Of the last text encoder, before it reads captions for the UNet."""
+    kind: str = "sd"
+    """The family."""
+    shared: str = ""
+    """A base whose tokenizer, autoencoder and first text encoder it has, with all that they learnt."""
     judged: int = 200
     """Faces of kept-out combinations that it is judged on."""
     guidance: float = 4.0
@@ -70,4 +75,24 @@ MINI_SD: Final = Miniature(
     judge=face_reader.plan(),
     lesson=Lesson(),
 )
-MINIATURES: Final = {MINI_SD.name: MINI_SD}
+MINI_SDXL: Final = Miniature(
+    name="mini-sdxl",
+    sizes=replace(
+        MINI_SD.sizes,
+        unet_channels=(32, 80, 112),
+        unet_attends=(False, True, True),
+        unet_layers=2,  # the blocks of the published model, by whose numbers its LoRAs are named elsewhere
+        unet_transformers=(1, 1, 2),
+        second=Second(width=128, layers=3, heads=4, pooled=64, sizes=32),
+    ),
+    drawings=12_000,
+    seed=1,
+    autoencoder=None,
+    text_to_image=(HERE / "text_to_image_xl.toml",),
+    judge=face_reader.plan(),
+    lesson=Lesson(),
+    kind="sdxl",
+    shared="fusain:mini-sd",
+    bars=Bars(seconds_for_four=4.0),
+)
+MINIATURES: Final = {miniature.name: miniature for miniature in (MINI_SD, MINI_SDXL)}

@@ -13,6 +13,7 @@ from typing import Any, Final
 import torch
 from torch.nn import functional
 
+from fusain.models import text
 from fusain.training.muon import Muon
 from fusain.worlds.caricatures import ATTRIBUTES, Face, spoken
 
@@ -34,18 +35,37 @@ class Lesson:
 
 
 class Understanding(torch.nn.Module):
-    """A text encoder, and of the mean of its states from a caption's end on a guess for each attribute."""
+    """A text encoder, and of the mean of its states from a caption's end on a guess for each attribute.
+
+    Of an encoder with a projection the last states but one are read, as XL reads them, and its pooled text beside.
+    """
 
     def __init__(self, encoder: torch.nn.Module, end: int) -> None:
         super().__init__()
         self.encoder, self.end = encoder, end
         self.counts = [1 + len(values) for values in ATTRIBUTES.values()]
-        self.to_answers = torch.nn.Linear(encoder.config.hidden_size, sum(self.counts))  # type: ignore[union-attr, arg-type]
+        config: Any = encoder.config
+        self.to_answers = torch.nn.Linear(config.hidden_size, sum(self.counts))
+        self.pooled_to_answers: torch.nn.Linear | None = None
+        if hasattr(encoder, "text_projection"):
+            self.pooled_to_answers = torch.nn.Linear(config.projection_dim, sum(self.counts))
 
-    def forward(self, tokens_BL: torch.Tensor) -> Sequence[torch.Tensor]:
-        states_BLD, is_end_BL1 = self.encoder(tokens_BL)[0], (tokens_BL == self.end).unsqueeze(-1)
-        mean_BD = (states_BLD * is_end_BL1).sum(1) / is_end_BL1.sum(1)
-        return self.to_answers(mean_BD).split(self.counts, dim=1)  # type: ignore[no-any-return]
+    def forward(self, tokens_BL: torch.Tensor) -> list[Sequence[torch.Tensor]]:
+        """All guesses, of each thing that is read."""
+        is_end_BL1 = (tokens_BL == self.end).unsqueeze(-1)
+        if self.pooled_to_answers is None:
+            return [self._guesses(self.to_answers, _mean(self.encoder(tokens_BL)[0], is_end_BL1))]
+        states_BLD, pooled_BP = text.states_and_pooled(self.encoder, tokens_BL[:, None], clip_skip=0)
+        mean_BD = _mean(states_BLD, is_end_BL1)
+        return [self._guesses(self.to_answers, mean_BD), self._guesses(self.pooled_to_answers, pooled_BP)]
+
+    def _guesses(self, to_answers: torch.nn.Module, read: torch.Tensor) -> Sequence[torch.Tensor]:
+        found: torch.Tensor = to_answers(read)
+        return found.split(self.counts, dim=1)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _mean(states_BLD: torch.Tensor, is_end_BL1: torch.Tensor) -> torch.Tensor:
+    return (states_BLD * is_end_BL1).sum(1) / is_end_BL1.sum(1)
 
 
 def teach(encoder: torch.nn.Module, tokens_NL: torch.Tensor, faces: Sequence[Face], end: int, lesson: Lesson) -> None:
@@ -64,7 +84,9 @@ def teach(encoder: torch.nn.Module, tokens_NL: torch.Tensor, faces: Sequence[Fac
         chosen = torch.randint(len(tokens_NL), (lesson.captions,), generator=generator)
         found = network(tokens_NL[chosen])
         loss = torch.stack([
-            functional.cross_entropy(logits, right) for logits, right in zip(found, right_NA[chosen].T, strict=True)
+            functional.cross_entropy(logits, right)
+            for guesses in found
+            for logits, right in zip(guesses, right_NA[chosen].T, strict=True)
         ]).sum()  # fmt: skip
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(network.parameters(), _LONGEST_GRADIENT)

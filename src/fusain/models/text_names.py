@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final, TypeVar
 
-from fusain.models.text import PREFIX
-
-OUTSIDE: Final = ("text_projection.",)
+PREFIX: Final = "text_model."
+"""Before each key of a CLIP text encoder everywhere but in transformers since 5.6."""
+OUTSIDE: Final = ("text_projection",)
 """What stands beside the tower, in every layout."""
 BUFFERS: Final = ("embeddings.position_ids",)
 """Counted up from 0 by the class itself; older files hold them."""
