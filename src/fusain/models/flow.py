@@ -15,7 +15,7 @@ def uniform_times(quantiles_B: torch.Tensor) -> torch.Tensor:
 
 
 def logit_normal_times(quantiles_B: torch.Tensor, mean: float = 0.0, spread: float = 1.0) -> torch.Tensor:
-    """Middle times oftener than the ends: Esser et al. 2024 (arXiv 2403.03206), equation 19.
+    """Middle times oftener than the ends: Esser et al. 2024 (arXiv 2403.03206).
 
     Below 0 the mean prefers clear times, above 0 noisy ones.
     """
@@ -23,7 +23,7 @@ def logit_normal_times(quantiles_B: torch.Tensor, mean: float = 0.0, spread: flo
 
 
 def shifted_times(times_B: torch.Tensor, shift: float) -> torch.Tensor:
-    """Times moved towards the noise, as large images need it: Esser et al. 2024, equation 23."""
+    """Times moved towards the noise, as large images need it: Esser et al. 2024."""
     return shift * times_B / (1 + (shift - 1) * times_B)
 
 

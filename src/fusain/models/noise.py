@@ -73,13 +73,13 @@ def min_snr_weight(prediction: Prediction, level_B: torch.Tensor, gamma: float) 
 
 
 def debiased_weight(prediction: Prediction, level_B: torch.Tensor) -> torch.Tensor:
-    """1 / sqrt(SNR) of the noise's error (Yu et al. 2023, arXiv 2310.08442, equation 10)."""
+    """1 / sqrt(SNR) of the noise's error (Yu et al. 2023, arXiv 2310.08442)."""
     snr_B = _snr(level_B)
     return _in_terms_of(prediction, snr_B.sqrt(), snr_B)
 
 
 def p2_weight(prediction: Prediction, level_B: torch.Tensor, gamma: float, k: float = 1.0) -> torch.Tensor:
-    """1 / (k + SNR)^gamma of the noise's error (Choi et al. 2022, arXiv 2204.00227, equation 8)."""
+    """1 / (k + SNR)^gamma of the noise's error (Choi et al. 2022, arXiv 2204.00227)."""
     snr_B = _snr(level_B)
     return _in_terms_of(prediction, snr_B / (k + snr_B) ** gamma, snr_B)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from fusain.errors import FusainError, StorageError, UsageError
 from fusain.generation.samplers import SamplerSettings
-from fusain.runs import assembly, copies, lock, planning, requests, resuming, usual
+from fusain.runs import assembly, copies, lock, planning, requests, resuming, tracking, usual
 from fusain.runs.assembly import Learner
 from fusain.runs.folder import RunFolder, read_json, write_json
 from fusain.runs.settings import RunSettings
@@ -21,7 +21,6 @@ from fusain.training import events
 from fusain.training.checkpoint import Checkpoint, Checkpoints
 from fusain.training.events import EventLog, Listener
 from fusain.training.stopping import Reason, StopRequest
-from fusain.training.trackers import TensorBoard
 from fusain.training.trainer import Trainer
 
 Resume = Literal["auto", "must", "never"]
@@ -81,9 +80,7 @@ def train(
     folder = RunFolder.named(settings.runs_folder, name or default_name(source))
     folder.create()
     listeners: list[Listener] = [report] if report else []
-    if settings.track.tensorboard:
-        listeners.append(TensorBoard(folder.tensorboard))
-    log = EventLog(folder.events, tuple(listeners))
+    log = EventLog(folder.events, (*listeners, *tracking.listeners(settings, folder)))
     with lock.held(folder.lock, note=lambda text: log("note", text=text)):
         for notice in resolved.notices:
             log("warning", code=notice.code, text=str(notice))
@@ -97,8 +94,9 @@ def train(
                 copies.copy(folder, settings.weights_folder, log)
         except FusainError as fault:
             log("failed", step=trainer.step, code=fault.code, text=fault.message.what)
+            log.close()
             raise
-        log.flush()
+        log.close()
     return TrainResult(folder.path, trainer.step, trainer.plan.steps, stopped)
 
 

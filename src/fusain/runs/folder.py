@@ -70,10 +70,6 @@ class RunFolder:
         return self.path / "generated"
 
     @property
-    def tensorboard(self) -> Path:
-        return self.path / "tensorboard"
-
-    @property
     def report(self) -> Path:
         return self.path / "report.html"
 

@@ -21,6 +21,7 @@ from fusain.training.checkpoint import CheckpointSettings
 from fusain.training.engine import EngineSettings
 from fusain.training.method import Method
 from fusain.training.optimizers import kind_of
+from fusain.training.tracker import TrackSettings
 from fusain.training.trainer import Plan, TrainSettings
 
 FAMILIES: dict[str, type[Family]] = find(fusain.models.families, Family)
@@ -53,13 +54,6 @@ class SampleSettings(SamplerSettings):
     """What these images are drawn away from."""
     seed: int = Field(0, ge=0, lt=2**31)
     """Seed of the first image; each further one adds one."""
-
-
-class TrackSettings(Section):
-    """Where else the curves go; `events.jsonl` in the run folder is always written."""
-
-    tensorboard: bool = False
-    """Write for TensorBoard into the run folder's `tensorboard/`."""
 
 
 class RunSettings(Section):

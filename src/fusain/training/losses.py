@@ -34,7 +34,7 @@ class LossSettings(Section):
     """Counts noisy times more, where the image is decided (Yu et al. 2023); not with `cosine` betas, whose last times
     it makes count without measure."""
     p2_gamma: float = Field(0.0, ge=0, le=10)
-    """Counts the clearest times less, where only faint noise is learnt (Choi et al. 2022): 1 is the usual value, 0
+    """Counts the clearest times less, where only faint noise is learnt (Choi et al. 2022): 0.5 to 1 are usual, 0
     switches it off."""
     noise_offset: float = Field(0.0, ge=0, le=1)
     """Noise that also shifts whole channels, so that very dark and very bright images are learnt: 0.05 to 0.1."""

@@ -41,7 +41,7 @@ def _kept(small: int, large: int) -> float:
 
 
 def perturbed(noise: torch.Tensor, other: torch.Tensor, amount: float) -> torch.Tensor:
-    """What is added in place of the noise that is asked for (Ning et al. 2023, arXiv 2301.11706, algorithm 1).
+    """What is added in place of the noise that is asked for (Ning et al. 2023, arXiv 2301.11706, algorithm 3).
 
     In drawing, each step begins with the faults of the ones before; this makes training see such inputs.
     """
