@@ -13,7 +13,7 @@ from fusain.worlds.caricatures import ATTRIBUTES, STYLES, Caricatures, caption, 
 from fusain.worlds.reader import Reader
 from tests.prove.subjects import bare, drawn
 
-pytestmark = [pytest.mark.prove, pytest.mark.skip(reason="its settings are not tuned to the miniature yet")]
+pytestmark = pytest.mark.prove
 
 STYLE, TRIGGER, IMAGES, JUDGED = "glass", "ohwx", 20, 60
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -29,7 +29,7 @@ SETTINGS = {
     "data.buckets": "false",
     "method.rank": "8",
     "method.targets": "all",
-    "train.steps": "250",
+    "train.steps": "200",
     "train.batch_size": "16",
     "train.accumulation": "1",
     "train.learning_rate": "2e-3",

@@ -10,7 +10,7 @@ from fusain.worlds.caricatures import portraits, write_folder
 from fusain.worlds.reader import Reader
 from tests.prove.subjects import IMAGES, NAMES, bare, drawn, rates
 
-pytestmark = [pytest.mark.prove, pytest.mark.skip(reason="its settings are not tuned to the miniature yet")]
+pytestmark = pytest.mark.prove
 
 START = "person"
 SETTINGS = {

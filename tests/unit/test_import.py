@@ -85,7 +85,7 @@ def test_kohya(tmp_path):
             "text_encoder_rate": 0.5,
             "condition_dropout": 0.05,
             "file_dtype": "fp16",
-            "loss": {"kind": "l2", "min_snr_gamma": 5.0},
+            "loss": {"kind": "l2", "min_snr_gamma": 5.0, "noise_offset": 0.05},
         },
         "data": {
             "path": "/data/img",
@@ -103,7 +103,8 @@ def test_kohya(tmp_path):
             "batch_size": 4,
             "accumulation": 2,
             "learning_rate": 0.0001,
-            "optimizer": "adamw",
+            "optimizer": "adamw_8bit",
+            "optimizer_options": {"betas": [0.9, 0.99]},
             "weight_decay": 0.1,
             "schedule": "cosine",
             "warmup_steps": 160,
@@ -112,20 +113,20 @@ def test_kohya(tmp_path):
             "seed": 42,
         },
         "checkpoint": {"every_epochs": 1.0},
-        "samples": {"every_epochs": 1.0},
+        "samples": {"sampler": "euler-ancestral", "every_epochs": 1.0},
         "engine": {"precision": "bf16", "gradient_checkpointing": True},
     }
     account = made.account
-    assert words(account, "optimizer_type") == "mapped: with full-sized states, which need more memory and learn alike"
-    assert words(account, "noise_offset") == "lost: Fusain has no noise offset"
-    assert words(account, "sample_sampler") == "lost: samples.sampler has no 'euler_a'; it has ddim, ddpm"
-    assert words(account, "optimizer_args.betas") == "lost: Fusain has no place for that argument of an optimizer"
+    assert words(account, "lr_scheduler_num_cycles") == "needless: it belongs to another schedule"
+    assert words(account, "min_bucket_reso") == (
+        "lost: Fusain has no smallest bucket; data.bucket_aspect says how long one may be"
+    )
     assert [entry.key for entry in account.of("unknown")] == ["house_special"]
     text = made.settings.read_text()
     assert "0123456789abcdef" not in text
     assert "0123456789abcdef" not in json.dumps(made.as_json())
     assert "# Not known to Fusain:\n#   house_special = 3\n" in text
-    assert '# optimizer_type = "AdamW8bit"; with full-sized states, which need more memory and learn alike\n' in text
+    assert '# optimizer_type = "AdamW8bit"\noptimizer = "adamw_8bit"\n' in text
     assert text.startswith(
         "#:schema ./fusain.schema.json\n# Made by `fusain import` from kohya.toml, a configuration of"
     )
@@ -162,6 +163,7 @@ def test_onetrainer(tmp_path):
             "size": 640,
             "clip_skip": 1,
             "prediction": "auto",
+            "zero_terminal_snr": "auto",
         },
         "method": {
             "kind": "lora",
@@ -174,7 +176,7 @@ def test_onetrainer(tmp_path):
             "text_encoder_rate": 0.5,
             "condition_dropout": 0.1,
             "file_dtype": "fp16",
-            "loss": {"min_snr_gamma": 5.0},
+            "loss": {"noise_offset": 0.05, "input_perturbation": 0.0, "min_snr_gamma": 5.0},
         },
         "data": {
             "path": "/data/mine",
@@ -245,6 +247,7 @@ def test_ai_toolkit(tmp_path):
             "text_encoder": False,
             "condition_dropout": 0.05,
             "file_dtype": "fp16",
+            "loss": {"noise_offset": 0.1},
         },
         "data": {
             "path": "/path/to/images/folder",
@@ -257,7 +260,7 @@ def test_ai_toolkit(tmp_path):
             "batch_size": 1,
             "accumulation": 1,
             "learning_rate": 0.0001,
-            "optimizer": "adamw",
+            "optimizer": "adamw_8bit",
             "weight_decay": 0.0001,
             "ema_decay": 0.99,
         },
@@ -276,7 +279,6 @@ def test_ai_toolkit(tmp_path):
     assert words(account, "config.process.0.datasets.0.resolution") == (
         "mapped: Fusain learns at one size, with buckets around it; of 512, 768, 1024"
     )
-    assert words(account, "config.process.0.train.noise_offset") == "lost: Fusain has no noise offset"
     assert words(account, "config.name") == "needless: name the run: fusain train FILE --name my_first_lora_v1"
     assert account.of("unknown") == []
 
@@ -381,6 +383,81 @@ def test_files_that_are_not_there_or_would_be_lost(tmp_path):
         f"E-IMP-007 '{output}' exists already; nothing is written over.\n"
         "Do: Choose another name with -o, or move it away."
     )
+
+
+def account_of(tmp_path: Path, name: str, text: str) -> Account:
+    (tmp_path / name).write_text(text)
+    return reading.read(tmp_path / name)[1]
+
+
+KOHYA = "network_module = 'networks.lora'\nnetwork_dim = 3\n"
+
+
+def test_noise_and_weights_of_kohya(tmp_path):
+    text = "multires_noise_iterations = 6\nip_noise_gamma = 0.1\nzero_terminal_snr = true\nlog_with = 'all'\n"
+    text += "min_snr_gamma = 5\ndebiased_estimation_loss = true\nnoise_offset_random_strength = true\n"
+    account = account_of(tmp_path, "run.toml", KOHYA + text)
+    assert {key: value for key, value in account.settings.items() if "loss" in key or "snr" in key} == {
+        "method.loss.input_perturbation": 0.1,
+        "family.zero_terminal_snr": "on",
+        "method.loss.min_snr_gamma": 5.0,
+        "method.loss.pyramid_discount": 0.3,
+    }
+    assert (account.settings["track.tensorboard"], account.settings["track.wandb"]) == (True, "online")
+    assert words(account, "debiased_estimation_loss") == ("lost: one weight of noise levels only: min_snr_gamma holds")
+    assert words(account, "noise_offset_random_strength") == "lost: Fusain has no noise offset of random strength"
+
+
+@pytest.mark.parametrize(
+    ("text", "settings"),
+    [
+        ("lr_scheduler = 'cosine_with_restarts'\nlr_scheduler_num_cycles = 4", {"schedule_cycles": 4}),
+        ("lr_scheduler = 'cosine_with_restarts'", {"schedule_cycles": 1}),
+        ("lr_scheduler = 'polynomial'\nlr_scheduler_power = 3", {"schedule_power": 3.0}),
+        ("lr_scheduler = 'cosine'\nlr_scheduler_power = 3", {}),
+    ],
+)
+def test_details_of_schedules_of_kohya(tmp_path, text, settings):
+    account = account_of(tmp_path, "run.toml", KOHYA + text)
+    found = {key: value for key, value in account.settings.items() if key.startswith("train.schedule_")}
+    assert found == {f"train.{name}": value for name, value in settings.items()}
+
+
+def test_options_of_optimizers_of_kohya(tmp_path):
+    text = "optimizer_type = 'Prodigy'\noptimizer_args = ['betas=0.9,0.99', 'eps=1e-6', 'decouple=True', 'betas2']\n"
+    account = account_of(tmp_path, "run.toml", KOHYA + text)
+    assert account.settings["train.optimizer_options"] == {"betas": [0.9, 0.99], "eps": 1e-6}
+    assert words(account, "optimizer_args.decouple") == (
+        "lost: set it in train.optimizer_options, by the name that it has there"
+    )
+    of_another = account_of(tmp_path, "run.toml", KOHYA + text.replace("Prodigy", "Adafactor"))
+    assert "train.optimizer_options" not in of_another.settings
+    assert words(of_another, "optimizer_type") == (
+        "mapped: it learns at train.learning_rate, never at a rate of its own"
+    )
+
+
+@pytest.mark.parametrize(
+    ("weighting", "target", "value"),
+    [("P2", "method.loss.p2_gamma", 0.5), ("DEBIASED_ESTIMATION", "method.loss.debiased", True)],
+)
+def test_weights_and_schedules_of_onetrainer(tmp_path, weighting, target, value):
+    text = {"training_method": "LORA", "model_type": "STABLE_DIFFUSION_15", "loss_weight_fn": weighting}
+    text |= {"loss_weight_strength": 0.5, "learning_rate_scheduler": "COSINE_WITH_HARD_RESTARTS"}
+    text |= {"learning_rate_cycles": 2.0, "optimizer": {"optimizer": "LION_8BIT"}}
+    settings = account_of(tmp_path, "run.json", json.dumps(text)).settings
+    assert settings[target] == value
+    assert (settings["train.schedule"], settings["train.schedule_cycles"]) == ("cosine_with_restarts", 2)
+    assert settings["train.optimizer"] == "lion"
+
+
+def test_options_and_logs_of_ai_toolkit(tmp_path):
+    process = {"type": "sd_trainer", "logging": {"use_wandb": True, "project_name": "mine"}}
+    process["train"] = {"optimizer": "adamw", "optimizer_params": {"eps": 1e-6, "fused": True}}
+    account = account_of(tmp_path, "run.yaml", yaml.safe_dump({"job": "extension", "config": {"process": [process]}}))
+    assert account.settings["train.optimizer_options"] == {"eps": 1e-6}
+    assert (account.settings["track.wandb"], account.settings["track.project"]) == ("online", "mine")
+    assert words(account, "config.process.0.train.optimizer_params.fused").startswith("lost: set it in")
 
 
 def test_values_of_the_wrong_kind_are_said(tmp_path):

@@ -92,6 +92,8 @@ RIGHT = [
     "[engine]\nthreads = 2",
     "[data]\nclass_weights = { cat = 2, dog = 0.5 }",
     "[checkpoint]\nsnapshots = [100, 200]",
+    "[[train.parts]]\nnames = '*.bias'\nweight_decay = 0",
+    "[train]\noptimizer = 'pytorch_optimizer.ADOPT'\noptimizer_options = { betas = [0.9, 0.99], eps = 1e-6 }",
 ]
 WRONG = [
     "steps = 3",
@@ -109,6 +111,9 @@ WRONG = [
     "[family]\nkind = 'sd'\nsize = 500",
     "[engine]\nthreads = 'many'",
     "[data]\nclass_weights = { cat = 'much' }",
+    "[[train.parts]]\nname = '*.bias'",
+    "[train]\nparts = { names = '*.bias', weight_decay = 0 }",
+    "[train]\noptimizer = 'torch.SGD'",
 ]
 
 
@@ -123,8 +128,9 @@ def test_wrong_files_do_not(text):
 
 
 def sections(node: dict) -> list[dict]:
-    """The section that a reference leads to, or each of a union of them."""
-    return [SCHEMA["$defs"][one["$ref"].rpartition("/")[2]] for one in [node, *node.get("anyOf", [])] if "$ref" in one]
+    """The section that a reference leads to, or each of a union of them, or that of a list's items."""
+    leading = [node, *node.get("anyOf", []), node.get("items", {})]
+    return [SCHEMA["$defs"][one["$ref"].rpartition("/")[2]] for one in leading if "$ref" in one]
 
 
 @pytest.mark.parametrize("entry", described.load().settings, ids=lambda entry: entry.key)
@@ -132,7 +138,7 @@ def test_every_setting_is_there_with_its_help(entry):
     *path, name = entry.key.split(".")
     found = [SCHEMA]
     for part in path:
-        found = [inner for one in found for inner in sections(one["properties"].get(part, {}))]
+        found = [inner for one in found for inner in sections(one["properties"].get(part.removesuffix("[]"), {}))]
     settings = [one["properties"][name] for one in found if name in one["properties"]]
     assert settings
     if name != "kind":

@@ -58,7 +58,10 @@ def _for_files(node: Any) -> Any:
     return kept
 
 
-_DROPPED: Final = {"required", "discriminator", "basic", "usual", "instead_of", "only_when", "title"}
+_DROPPED: Final = {
+    *("required", "discriminator", "title"),
+    *("basic", "usual", "usual_unless", "instead_of", "only_when", "elsewhere"),
+}
 """What pydantic and our fields note that no editor reads; names of settings are not among the keys that are asked."""
 
 

@@ -157,12 +157,12 @@ def chosen(
     def convert(value: Any) -> Any:
         known = [choice for entry in described.load().settings if entry.key == target for choice in entry.choices]
         word = str(value).lower()
-        named = (same or {}).get(word, word)
-        if named in known:
-            return named
         instead, remark = (near or {}).get(word, ("", ""))
         if instead in known:
             return Taken(instead, remark)
+        named = (same or {}).get(word, word)
+        if named in known:
+            return named
         raise Lost(f"{target} has no '{value}'; it has {', '.join(str(choice) for choice in known)}")
 
     return convert

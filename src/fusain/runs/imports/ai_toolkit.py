@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from fusain.runs.imports.account import Account, Lacks, Lost, Not, Rule, Taken, To, chosen, flag, number, whole
+from fusain.runs.imports.names import OPTIMIZER, SAMPLER, take_option
 
 NAME: Final = "ai-toolkit"
 MEMORY: Final = "it changes memory and speed only"
@@ -16,7 +17,6 @@ OTHER_MODELS: Final = (
 )
 DETAILS: Final[tuple[Any, ...]] = (None, False, 0, 0.0, "", [], {})
 PUBLISHED: Final = "a model is published after it was judged: fusain publish RUN"
-EIGHT_BIT: Final = "with full-sized states, which need more memory and learn alike"
 
 
 def _precision(value: Any) -> str:
@@ -79,17 +79,7 @@ RULES: Final[dict[str, Rule]] = {
     ),
     "train.content_or_style": Lacks("such distribution of noise levels", (None, "balanced"), "it is the usual one"),
     "train.linear_timesteps": Lacks("such distribution of noise levels"),
-    "train.optimizer": To(
-        "train.optimizer",
-        chosen(
-            "train.optimizer",
-            near={
-                "adamw8bit": ("adamw", EIGHT_BIT),
-                "adam8bit": ("adam", EIGHT_BIT),
-                "lion8bit": ("lion", EIGHT_BIT),
-            },
-        ),
-    ),
+    "train.optimizer": To("train.optimizer", OPTIMIZER),
     "train.optimizer_params.weight_decay": To("train.weight_decay", number),
     "train.lr": To("train.learning_rate", number),
     "train.lr_scheduler": To("train.schedule", chosen("train.schedule")),
@@ -99,7 +89,7 @@ RULES: Final[dict[str, Rule]] = {
     "train.min_snr_gamma": To("method.loss.min_snr_gamma", number),
     "train.snr_gamma": Lacks("such weight of noise levels; min-SNR is method.loss.min_snr_gamma"),
     "train.loss_type": To("method.loss.kind", chosen("method.loss.kind", same={"mse": "l2", "mae": "l1"})),
-    "train.noise_offset": Lacks("noise offset", DETAILS),
+    "train.noise_offset": To("method.loss.noise_offset", number),
     "train.min_denoising_steps": Lacks("lowest noise level", DETAILS),
     "train.max_denoising_steps": Lacks("highest noise level", (None, 1000, 999)),
     "train.prompt_dropout_prob": To("method.condition_dropout", number),
@@ -127,7 +117,7 @@ RULES: Final[dict[str, Rule]] = {
     "model.qtype_te": Not("it belongs to model.quantize_te"),
     "model.low_vram": Not(MEMORY),
     "model.lora_path": Lacks("LoRA merged into the base before; use: fusain models merge"),
-    "sample.sampler": To("samples.sampler", chosen("samples.sampler")),
+    "sample.sampler": To("samples.sampler", SAMPLER),
     "sample.sample_every": To("samples.every_steps", whole),
     "sample.sample_start_step": Lacks("first sample at a later step", DETAILS),
     "sample.width": Not("samples have the size that is learnt; generate --size draws others"),
@@ -144,9 +134,9 @@ RULES: Final[dict[str, Rule]] = {
     "logging.log_every": Not("curves are always written into the run folder"),
     "logging.use_ui_logger": Not("curves are always written into the run folder"),
     "logging.verbose": Not("curves are always written into the run folder"),
-    "logging.use_wandb": Lacks("such log here"),
-    "logging.project_name": Not("it belongs to use_wandb"),
-    "logging.run_name": Not("it belongs to use_wandb"),
+    "logging.use_wandb": To("track.wandb", lambda value: "online" if flag(value) else "off"),
+    "logging.project_name": To("track.project"),
+    "logging.run_name": Not("a run is named by itself there too"),
 }
 OF_DATA: Final[dict[str, Rule]] = {
     "folder_path": To("data.path"),
@@ -217,6 +207,9 @@ def read(values: Mapping[str, Any]) -> Account:
         account.needless(f"{place}train.disable_sampling", flat.pop("train.disable_sampling"), "samples are drawn")
     rest = {key: value for key, value in flat.items() if not _apart(account, key, value, flat)}
     account.take(rest, RULES, place)
+    for key, value in flat.items():
+        if key.startswith("train.optimizer_params.") and key not in RULES:
+            take_option(account, place + key, key.rpartition(".")[2], value)
     _datasets(account, own.get("datasets", []))
     _defaults(account, own)
     return account
@@ -259,7 +252,7 @@ def _apart(account: Account, key: str, value: Any, flat: Mapping[str, Any]) -> b
     elif key in ("sample.prompts", "sample.samples"):
         _prompts(account, place, value, flat)
     elif key.startswith("train.optimizer_params.") and key not in RULES:
-        account.lost(place, value, "Fusain sets that argument of an optimizer itself")
+        pass  # it has a meaning once the optimizer is known
     elif key.removeprefix("model.") in OTHER_MODELS:
         account.needless(place, value, "it is off")
     else:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fusain.runs.imports.account import Account, Lacks, Not, Rule, To, number
+from fusain.runs.imports.account import Account, Lacks, Not, Rule, To, number, whole
 from fusain.runs.imports.kohya_keys import RULES
+from fusain.runs.imports.names import take_detail, take_option
 
 NAME: Final = "kohya"
 OTHER_MODELS: Final = ("clip_l", "clip_g", "t5xxl", "ae", "gemma2", "qwen3", "llm_adapter_path")
 """Keys that only scripts for other kinds of models read."""
 
-APART: Final = ("unet_lr", "text_encoder_lr", "lr_warmup_steps", "optimizer_args", "network_args", "wandb_api_key")
+APART: Final = (
+    *("unet_lr", "text_encoder_lr", "lr_warmup_steps", "optimizer_args", "network_args", "wandb_api_key", "log_with"),
+    *("lr_scheduler_num_cycles", "lr_scheduler_power", "multires_noise_iterations", "multires_noise_discount"),
+)
 
 OWN: Final = {
     *("pretrained_model_name_or_path", "network_module", "network_dim", "network_alpha", "train_data_dir"),
@@ -39,6 +43,9 @@ def read(values: Mapping[str, Any]) -> Account:
     account.take(unused, dict.fromkeys(unused, Not("it belongs to another loss")))
     account.take({key: value for key, value in flat.items() if key not in (*APART, *unused)}, RULES)
     _rates(account, flat)
+    _schedule(account, flat)
+    _pyramid(account, flat)
+    _logs(account, flat)
     _arguments(account, flat)
     _defaults(account, flat)
     return account
@@ -121,15 +128,43 @@ def _warm_up(account: Account, flat: Mapping[str, Any]) -> None:
         account.lost("lr_warmup_steps", given, "a share of steps that are not known; set train.warmup_steps")
 
 
+def _schedule(account: Account, flat: Mapping[str, Any]) -> None:
+    cycles, power = ("train.schedule_cycles", whole), ("train.schedule_power", number)
+    take_detail(account, flat, "lr_scheduler_num_cycles", "cosine_with_restarts", cycles)
+    take_detail(account, flat, "lr_scheduler_power", "polynomial", power)
+
+
+def _pyramid(account: Account, flat: Mapping[str, Any]) -> None:
+    """The number of scales switches it on there; here the discount does, and the scales go down to one place."""
+    levels, discount = flat.get("multires_noise_iterations"), flat.get("multires_noise_discount")
+    if levels:
+        share = 0.3 if discount in (None, "") else float(discount)
+        words = "with all scales, each half of the one before, counting as multires_noise_discount says"
+        account.put("multires_noise_iterations", levels, "method.loss.pyramid_discount", share, words)
+    elif "multires_noise_iterations" in flat:
+        account.needless("multires_noise_iterations", levels, "it is off")
+    if "multires_noise_discount" in flat:
+        reason = "told with multires_noise_iterations" if levels else "it belongs to multires_noise_iterations"
+        account.needless("multires_noise_discount", discount, reason)
+
+
+def _logs(account: Account, flat: Mapping[str, Any]) -> None:
+    value = flat.get("log_with")
+    if value == "wandb":
+        account.put("log_with", value, "track.wandb", "online")
+    elif value in ("tensorboard", "all"):
+        account.put("log_with", value, "track.tensorboard", True)
+        if value == "all":
+            account.assume("track.wandb", "online", "log_with is all")
+    elif "log_with" in flat:
+        account.needless("log_with", value, "curves are always written into the run folder")
+
+
 def _arguments(account: Account, flat: Mapping[str, Any]) -> None:
     """`name=value` texts, of which each is a key of its own."""
     rules: dict[str, dict[str, Rule]] = {
         "optimizer_args": {"weight_decay": To("train.weight_decay", number)},
         "network_args": {"loraplus_lr_ratio": To("method.plus_ratio", number), "rank_dropout": Lacks("such dropout")},
-    }
-    lost = {
-        "optimizer_args": "place for that argument of an optimizer",
-        "network_args": "place for that argument of a network",
     }
     for key, of_key in rules.items():
         given = flat.get(key) or []
@@ -137,7 +172,11 @@ def _arguments(account: Account, flat: Mapping[str, Any]) -> None:
             account.needless(key, flat[key], "it is empty")
         for text in [given] if isinstance(given, str) else given:
             name, _, value = str(text).partition("=")
-            account.take({name: value}, {name: of_key.get(name, Lacks(lost[key]))}, f"{key}.")
+            if key == "optimizer_args" and name not in of_key:
+                take_option(account, f"{key}.{name}", name, value)
+            else:
+                rule = of_key.get(name, Lacks("place for that argument of a network"))
+                account.take({name: value}, {name: rule}, f"{key}.")
     if "wandb_api_key" in flat:
         account.needless("wandb_api_key", "…", "keys have no place in settings; it was not copied")
 
@@ -145,6 +184,8 @@ def _arguments(account: Account, flat: Mapping[str, Any]) -> None:
 def _defaults(account: Account, flat: Mapping[str, Any]) -> None:
     """What sd-scripts does by itself, where that is not what Fusain does by itself."""
     why = "what sd-scripts does by itself"
+    if account.settings.get("method.loss.min_snr_gamma") and account.settings.get("method.loss.debiased"):
+        account.withdraw("method.loss.debiased", "one weight of noise levels only: min_snr_gamma holds", "lost")
     if "train.epochs" in account.settings:
         account.withdraw("train.steps", "max_train_epochs stands in its place")
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from fusain.runs.imports.account import OFF, Lacks, Lost, Not, Rule, Taken, To, chosen, flag, number, side, whole
+from fusain.runs.imports.names import OPTIMIZER, SAMPLER
 
 ATTENTION: Final = "PyTorch's own attention is used, which needs no choice"
 MEMORY: Final = "it changes memory and speed only"
@@ -45,24 +46,22 @@ def _upscale(value: Any) -> Any:
     return 1.0 if flag(value) else Taken(8.0, "at most eight times")
 
 
+def _eight_bit(value: Any) -> str:
+    if not flag(value):
+        raise Lost("it is off, and optimizer_type holds")
+    return "adamw_8bit"
+
+
+def _zero_terminal_snr(value: Any) -> str:
+    return "on" if flag(value) else "auto"
+
+
 CAPTION_FILES: Final = Lacks(
     "captions in files of that name; rename them to .txt or .caption",
     (None, "", ".txt", ".caption", "txt", "caption"),
     "both .txt and .caption files are read",
 )
-EIGHT_BIT: Final = "with full-sized states, which need more memory and learn alike"
-OPTIMIZER: Final = chosen(
-    "train.optimizer",
-    near={
-        "adamw8bit": ("adamw", EIGHT_BIT),
-        "pagedadamw8bit": ("adamw", EIGHT_BIT),
-        "pagedadamw": ("adamw", EIGHT_BIT),
-        "lion8bit": ("lion", EIGHT_BIT),
-        "pagedlion8bit": ("lion", EIGHT_BIT),
-    },
-)
 SCHEDULE: Final = chosen("train.schedule", same={"constant_with_warmup": "constant"})
-SAMPLER: Final = chosen("samples.sampler")
 
 MODEL: Final[dict[str, Rule]] = {
     "pretrained_model_name_or_path": To("family.base"),
@@ -88,12 +87,10 @@ TRAINING: Final[dict[str, Rule]] = {
     "gradient_accumulation_steps": To("train.accumulation", whole),
     "learning_rate": To("train.learning_rate", number),
     "lr_scheduler": To("train.schedule", SCHEDULE),
-    "lr_scheduler_num_cycles": Lacks("restarts of a schedule", (*(None, 0, 1), "", "1")),
-    "lr_scheduler_power": Lacks("power of a schedule", (*(None, 0, 1, 1.0), "", "1")),
     "lr_scheduler_type": Lacks("schedule by the name of a class"),
     "lr_scheduler_args": Lacks("further arguments of a schedule", (None, "", [])),
     "optimizer_type": To("train.optimizer", OPTIMIZER),
-    "use_8bit_adam": To("train.optimizer", lambda value: Taken("adamw", EIGHT_BIT)),
+    "use_8bit_adam": To("train.optimizer", _eight_bit),
     "use_lion_optimizer": Lacks("older switch for Lion; set train.optimizer"),
     "max_grad_norm": To("train.clip_norm", number),
     "seed": To("train.seed", whole),
@@ -104,19 +101,17 @@ TRAINING: Final[dict[str, Rule]] = {
     "huber_c": To("method.loss.huber_delta", number),
     "huber_schedule": Lacks("Huber loss that changes with the noise", (None, "", "constant")),
     "huber_scale": Lacks("scale of the Huber loss", (None, "", 1, 1.0)),
-    "debiased_estimation_loss": Lacks("debiased estimation"),
+    "debiased_estimation_loss": To("method.loss.debiased", flag),
     "scale_v_pred_loss_like_noise_pred": Lacks("such scale of the loss"),
     "v_pred_like_loss": Lacks("such loss"),
-    "noise_offset": Lacks("noise offset"),
-    "noise_offset_random_strength": Lacks("noise offset"),
-    "adaptive_noise_scale": Lacks("noise offset"),
+    "noise_offset": To("method.loss.noise_offset", number),
+    "noise_offset_random_strength": Lacks("noise offset of random strength"),
+    "adaptive_noise_scale": Lacks("noise offset that follows the image"),
     "noise_offset_type": Not("it says how noise is offset, if it is"),
-    "multires_noise_iterations": Lacks("pyramid noise"),
-    "multires_noise_discount": Lacks("pyramid noise", (*(None, 0, 0.3), "")),
-    "ip_noise_gamma": Lacks("input perturbation"),
-    "ip_noise_gamma_random_strength": Lacks("input perturbation"),
+    "ip_noise_gamma": To("method.loss.input_perturbation", number),
+    "ip_noise_gamma_random_strength": Lacks("input perturbation of random strength"),
     "dynamo_backend": Lacks("compilation here", (*OFF, "no", "NO")),
-    "zero_terminal_snr": Lacks("rescaling to zero terminal SNR"),
+    "zero_terminal_snr": To("family.zero_terminal_snr", _zero_terminal_snr, "it needs a base that predicts v"),
     "min_timestep": Lacks("lowest noise level"),
     "max_timestep": Lacks("highest noise level", (*(None, 1000), "")),
     "weighted_captions": Lacks("weights inside captions"),
@@ -219,7 +214,6 @@ OUTPUT: Final[dict[str, Rule]] = {
     "sample_sampler": To("samples.sampler", SAMPLER),
     "logging_dir": Not(LOGS),
     "log_prefix": Not(LOGS),
-    "log_with": To("track.tensorboard", lambda value: str(value) in ("tensorboard", "all")),
     "log_config": Not(LOGS),
     "log_tracker_name": Not(LOGS),
     "log_tracker_config": Not(LOGS),

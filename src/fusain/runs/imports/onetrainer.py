@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from fusain.runs.imports.account import Account, Lacks, Not, Rule, flag
+from fusain.runs.imports.account import Account, Lacks, Not, Rule, flag, whole
+from fusain.runs.imports.names import OPTION, take_detail
 from fusain.runs.imports.onetrainer_keys import OF_CONCEPT, RULES, UNUSED
 
 NAME: Final = "OneTrainer"
@@ -20,7 +21,10 @@ NOTHING_FOR: Final = (
     *("quantization", "cloud", "optimizer_defaults", "secrets"),
     *(f"text_encoder_{part}_{what}" for part in (2, 3, 4) for what in ("layer_skip", "sequence_length")),
 )
-APART: Final = ("ema", "ema_decay", "mae_strength", "huber_strength", "loss_weight_fn", "loss_weight_strength")
+APART: Final = (
+    *("ema", "ema_decay", "mae_strength", "huber_strength", "loss_weight_fn", "loss_weight_strength"),
+    "learning_rate_cycles",
+)
 INTERVALS: Final = {"backup_after": "checkpoint", "sample_after": "samples", "save_every": "checkpoint"}
 
 
@@ -37,6 +41,8 @@ def read(values: Mapping[str, Any]) -> Account:
         account.needless("concepts", values["concepts"], "there are none")
     _concepts(account, concepts)
     _average(account, flat)
+    cycles = ("train.schedule_cycles", whole)
+    take_detail(account, flat, "learning_rate_cycles", "cosine_with_restarts", cycles)
     _loss(account, flat)
     _intervals(account, flat)
     _text_encoder(account, flat)
@@ -78,7 +84,7 @@ def _apart(account: Account, key: str, value: Any) -> bool:
         if value in (None, False):
             account.needless(key, value, "it is off")
         else:
-            account.lost(key, value, "Fusain sets that argument of an optimizer itself")
+            account.lost(key, value, OPTION)
         return True
     intervals = [name for start in INTERVALS for name in (start, f"{start}_unit")]
     return key in APART or key in intervals or key in TEXT_ENCODER or key.endswith("gradient_checkpointing")
@@ -135,10 +141,19 @@ def _loss(account: Account, flat: Mapping[str, Any]) -> None:
             account.put(key, value, "method.loss.kind", kind)
         else:
             account.lost(key, value, "Fusain has no sum of losses; choose one: method.loss.kind")
+    _weighting(account, flat)
+
+
+def _weighting(account: Account, flat: Mapping[str, Any]) -> None:
+    """How much each noise level counts."""
     weighting = flat.get("loss_weight_fn", "CONSTANT")
     strength = flat.get("loss_weight_strength", 5.0)
     if weighting == "MIN_SNR_GAMMA":
         account.put("loss_weight_fn", weighting, "method.loss.min_snr_gamma", float(strength))
+    elif weighting == "P2":
+        account.put("loss_weight_fn", weighting, "method.loss.p2_gamma", float(strength))
+    elif weighting == "DEBIASED_ESTIMATION":
+        account.put("loss_weight_fn", weighting, "method.loss.debiased", True)
     elif weighting != "CONSTANT":
         account.lost("loss_weight_fn", weighting, "Fusain has no such weight of noise levels")
     elif "loss_weight_fn" in flat:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from fusain.runs.imports.account import Lacks, Lost, Not, Rule, Taken, To, chosen, flag, number, side, whole
+from fusain.runs.imports.names import OPTIMIZER
 
 MEMORY: Final = "it changes memory and speed only"
 WORKPLACE: Final = "a run has a folder of its own, below runs_folder"
@@ -37,7 +38,17 @@ def _targets(value: Any) -> Any:
     return known[str(value)]
 
 
-EIGHT_BIT: Final = "with full-sized states, which need more memory and learn alike"
+SCHEDULE: Final = chosen(
+    "train.schedule",
+    same={"cosine_with_hard_restarts": "cosine_with_restarts"},
+    near={
+        "cosine_with_restarts": (
+            "cosine_with_restarts",
+            "it starts anew at once, where that tool rises as slowly as it fell",
+        ),
+        "rex": ("rex", "a little less steep at its end"),
+    },
+)
 RULES: Final[dict[str, Rule]] = {
     "__version": Not("it says how the file is laid out"),
     "training_method": To("method.kind", _method),
@@ -49,9 +60,8 @@ RULES: Final[dict[str, Rule]] = {
     "force_v_prediction": To("family.prediction", lambda value: "v" if flag(value) else "auto"),
     "force_epsilon_prediction": Lacks("need to force it; set family.prediction"),
     "learning_rate": To("train.learning_rate", number),
-    "learning_rate_scheduler": To("train.schedule", chosen("train.schedule")),
+    "learning_rate_scheduler": To("train.schedule", SCHEDULE),
     "learning_rate_warmup_steps": To("train.warmup_steps", whole),
-    "learning_rate_cycles": Lacks("restarts of a schedule", (*UNUSED, 1, 1.0)),
     "learning_rate_min_factor": Lacks("end of a schedule above zero", UNUSED),
     "learning_rate_scaler": Lacks("scaling of the rate by the batch"),
     "custom_learning_rate_scheduler": Lacks("schedule by the name of a class"),
@@ -60,10 +70,7 @@ RULES: Final[dict[str, Rule]] = {
     "batch_size": To("train.batch_size", whole),
     "gradient_accumulation_steps": To("train.accumulation", whole),
     "clip_grad_norm": To("train.clip_norm", number),
-    "optimizer.optimizer": To(
-        "train.optimizer",
-        chosen("train.optimizer", near={"adamw_8bit": ("adamw", EIGHT_BIT), "lion_8bit": ("lion", EIGHT_BIT)}),
-    ),
+    "optimizer.optimizer": To("train.optimizer", OPTIMIZER),
     "optimizer.weight_decay": To("train.weight_decay", number),
     "ema_update_step_interval": Lacks("average at some steps only; it is kept at each", (None, 1)),
     "train_dtype": To("engine.precision", _precision),
@@ -79,10 +86,14 @@ RULES: Final[dict[str, Rule]] = {
     "log_cosh_strength": Lacks("log-cosh loss", UNUSED),
     "vb_loss_strength": Not("it is for other kinds of models"),
     "huber_delta": To("method.loss.huber_delta", number),
-    "offset_noise_weight": Lacks("noise offset", UNUSED),
-    "generalized_offset_noise": Lacks("noise offset"),
-    "perturbation_noise_weight": Lacks("input perturbation", UNUSED),
-    "rescale_noise_scheduler_to_zero_terminal_snr": Lacks("rescaling to zero terminal SNR"),
+    "offset_noise_weight": To("method.loss.noise_offset", number),
+    "generalized_offset_noise": Lacks("noise offset that changes with the noise level"),
+    "perturbation_noise_weight": To(
+        "method.loss.input_perturbation", number, "here only what is added has it, not what is asked for"
+    ),
+    "rescale_noise_scheduler_to_zero_terminal_snr": To(
+        "family.zero_terminal_snr", lambda value: "on" if flag(value) else "auto", "it needs a base that predicts v"
+    ),
     "min_noising_strength": Lacks("lowest noise level", UNUSED),
     "max_noising_strength": Lacks("highest noise level", (None, 1, 1.0)),
     "timestep_distribution": Lacks("such distribution of noise levels", (None, "UNIFORM"), "it is the usual one"),

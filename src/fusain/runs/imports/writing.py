@@ -115,4 +115,8 @@ def _as_json(entry: Entry) -> dict[str, Any]:
 def _toml(value: Any) -> str:
     import tomlkit
 
+    if isinstance(value, dict):
+        table = tomlkit.inline_table()
+        table.update(value)
+        return table.as_string()
     return '"none"' if value is None else str(tomlkit.item(value).as_string())
