@@ -12,7 +12,7 @@ import torch
 
 from fusain.data.batch import Batch
 from fusain.errors import SettingsError
-from fusain.generation.samplers import make_scheduler
+from fusain.generation.samplers import SamplerSettings, make_scheduler
 from fusain.models.bases import fresh
 from fusain.models.families.sdxl import StableDiffusionXL, StableDiffusionXLSettings
 from fusain.models.family import DrawRequest, Facts
@@ -88,8 +88,8 @@ def handed_over(unet: Any, call: Any) -> list[dict[str, torch.Tensor]]:
 def test_drawing_hands_the_unet_what_the_pipeline_does(base: Path, spoken: Path, by_zeros: bool, negative: str) -> None:
     folder = base if by_zeros else spoken
     ours, theirs = family(folder), pipeline(folder)
-    scheduler = make_scheduler("ddim", ours.schedule)
-    theirs.scheduler = make_scheduler("ddim", ours.schedule)
+    scheduler = make_scheduler(SamplerSettings(), ours.schedule)
+    theirs.scheduler = make_scheduler(SamplerSettings(), ours.schedule)
     request = DrawRequest(
         scheduler,
         [torch.Generator().manual_seed(4)],
@@ -226,7 +226,7 @@ def test_images_are_drawn_in_half_precision(base: Path) -> None:
     """As class images are on a GPU: the autoencoder still gives them back in full."""
     ours = family(base)
     request = DrawRequest(
-        make_scheduler("ddim", ours.schedule),
+        make_scheduler(SamplerSettings(), ours.schedule),
         [torch.Generator().manual_seed(4)],
         steps=2,
         eta=0.0,
