@@ -83,8 +83,8 @@ def test_wandb_without_an_account(settings: Path, runs: Path, undisturbed: Path,
     settings_told = {item.key: item.value_json for record in records for item in record.config.update}
     assert settings_told["train.learning_rate"] == "0.001"
     assert "data.path" not in settings_told
-    artifacts = [set(record.artifact.aliases) - {"latest"} for record in records if record.HasField("artifact")]
-    assert [name for (name,) in artifacts] == [row["path"] for row in kinds(runs / "run", "checkpoint")]
+    artifacts = [set(record.artifact.aliases) for record in records if record.HasField("artifact")]
+    assert artifacts == [{"latest", row["path"]} for row in kinds(runs / "run", "checkpoint")]
     assert_equal_runs(undisturbed, runs / "run")
 
 

@@ -74,7 +74,7 @@ def test_a_file_that_no_source_reads(folder):
     assert refusal(path) == (
         f"E-DATA-004 No source can read '{path}'.\nWhere: data.path\n"
         "Why: It is a single file, and neither .npy nor metadata.jsonl nor metadata.csv. "
-        "Kinds of sources: metadata, arrays, kohya, classes, images.\n"
+        "Kinds of sources: metadata, arrays, datasets, kohya, classes, images.\n"
         "Do: Give the folder that holds the images."
     )
 

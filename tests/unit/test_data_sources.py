@@ -356,7 +356,6 @@ class DrawnDots(Source):
 
 
 def test_an_unknown_kind_is_told_with_those_that_are_known():
-    with pytest.raises(
-        ValueError, match="'foldr' is no kind of source; known are auto, metadata, arrays, kohya, classes, images"
-    ):
+    known = "auto, metadata, arrays, datasets, kohya, classes, images"
+    with pytest.raises(ValueError, match=f"'foldr' is no kind of source; known are {known}"):
         DataSettings(path="x", kind="foldr")

@@ -143,16 +143,28 @@ def _refuse_if_too_many(quarantined: tuple[Quarantined, ...], good: Listing, mos
 def _source(settings: DataSettings) -> Source:
     labels_path = resolved(settings.labels_path, "data.labels_path") if settings.labels_path is not None else None
     if settings.kind != "auto":
-        return kinds()[settings.kind](resolved(settings.path), labels_path, settings.caption_column)
-    return _opened(settings.path, "data.path", labels_path, settings.caption_column)
+        kind, found = kinds()[settings.kind], resolved(settings.path)
+        source = kind(found, labels_path, settings.caption_column, settings.image_column)
+    else:
+        source = _opened(settings.path, "data.path", labels_path, settings.caption_column, settings.image_column)
+    if settings.image_column is not None and not source.has_image_columns:
+        columns = f"none, for it is of kind '{source.kind}'"
+        raise DataError("E-DATA-081", where="data.image_column", column=settings.image_column, columns=columns)
+    return source
 
 
-def _opened(path: Path, key: str, labels_path: Path | None = None, caption_column: str | None = None) -> Source:
+def _opened(
+    path: Path,
+    key: str,
+    labels_path: Path | None = None,
+    caption_column: str | None = None,
+    image_column: str | None = None,
+) -> Source:
     """The source that recognises the path which the setting `key` holds."""
     found, sources = resolved(path, key), kinds()
     for source in sources.values():
         if source.recognises(found):
-            return source(found, labels_path, caption_column)
+            return source(found, labels_path, caption_column, image_column)
     raise DataError("E-DATA-004", where=key, path=found, kinds=", ".join(sources))
 
 

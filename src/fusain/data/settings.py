@@ -34,13 +34,17 @@ class DataSettings(Section):
     """Where the images come from and how they are drawn."""
 
     path: Path = basic()
-    """A folder of images, a folder with one folder a class, or `.npy` arrays. `~` and environment variables work."""
+    """A folder of images, one with a folder a class, `.npy` arrays, Parquet; with `kind = "datasets"` also a hub id."""
     kind: str = advanced("auto")
-    """How the path is read: `images`, `classes`, `kohya`, `arrays`, `metadata`; `auto` looks. `plan` tells which."""
+    """How the path is read: `images`, `classes`, `kohya`, `arrays`, `metadata`, `datasets`; `auto` looks."""
     labels_path: Path | None = advanced(None)
     """The labels that belong to a single `.npy` file of images. In a folder of two arrays they are found."""
     caption_column: str | None = advanced(None, min_length=1)
-    """The column of a metadata file that holds the captions. Without it, `text` or `caption`."""
+    """The column of a metadata file or a data set that holds the captions. Without it, `text` or `caption`."""
+    image_column: str | None = advanced(None, min_length=1)
+    """The column of a data set that holds the images. Without it, the only one that does."""
+    revision: str | None = advanced(None, min_length=1)
+    """Branch, tag or commit of a data set of the hub. A run keeps the commit that it began with."""
     captions: CaptionSettings = CaptionSettings()
     subject: SubjectSettings = SubjectSettings()
     class_images: ClassImageSettings = ClassImageSettings()
@@ -105,6 +109,9 @@ class DataSettings(Section):
         )
 
     def silent_settings(self) -> Mapping[str, str]:
+        silent = {}
         if self.class_weights and self.balance != "weights":
-            return {"class_weights": f"data.balance is '{self.balance}'; set it to 'weights'"}
-        return {}
+            silent["class_weights"] = f"data.balance is '{self.balance}'; set it to 'weights'"
+        if self.revision and self.kind != "datasets":
+            silent["revision"] = 'only data sets of the hub have one, with data.kind = "datasets"'
+        return silent

@@ -108,10 +108,19 @@ class Source(ABC):
     rank: ClassVar[int] = 50
     """With `kind = "auto"` sources are asked in this order, and the first that recognises the path reads it."""
 
-    def __init__(self, path: Path, labels_path: Path | None = None, caption_column: str | None = None) -> None:
+    has_image_columns: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        path: Path,
+        labels_path: Path | None = None,
+        caption_column: str | None = None,
+        image_column: str | None = None,
+    ) -> None:
         self.path = path
         self.labels_path = labels_path
         self.caption_column = caption_column
+        self.image_column = image_column
 
     @classmethod
     @abstractmethod

@@ -152,7 +152,8 @@ def _start(
         write_json(folder.data_lock, dataset.lock(), indent=None)
     else:
         _restore(trainer, saved, folder, log)
-    pinned = settings.model_copy(update={"family": trainer.parts.family.pinned(settings.family)})
+    data = settings.data.model_copy(update={"revision": dataset.settings.revision})
+    pinned = settings.model_copy(update={"family": trainer.parts.family.pinned(settings.family), "data": data})
     write_json(folder.settings, pinned.model_dump(mode="json"))
     return trainer
 

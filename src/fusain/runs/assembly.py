@@ -26,7 +26,7 @@ from fusain.generation.generator import Wanted, generate
 from fusain.generation.samplers import SamplerSettings
 from fusain.models import identifiers
 from fusain.models.family import Facts, Family
-from fusain.runs import class_images, encoding, requests
+from fusain.runs import class_images, encoding, hub_data, requests
 from fusain.runs.folder import RunFolder, read_json, write_json
 from fusain.runs.settings import FAMILIES, METHODS, RunSettings, make_plan
 from fusain.settings.notice import Notice
@@ -81,7 +81,7 @@ def prepare_data(settings: RunSettings, *, folder: RunFolder | None, report: Any
 
     reads_captions = settings.family.condition == "text" and METHODS[settings.method.kind].reads_condition
     return prepare(
-        settings.data,
+        hub_data.here(settings.data),
         size=settings.family.size,
         multiple=bucket_step(settings.family.size, family.multiple),
         needs_captions=reads_captions,

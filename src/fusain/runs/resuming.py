@@ -18,6 +18,7 @@ HARMLESS = (
     "runs_folder",
     "weights_folder",
     "data.path",
+    "data.revision",
     "data.class_images.path",
     "data.workers",
     "train.steps",
@@ -55,13 +56,22 @@ def _read_today(old: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def keep_pinned(old: Mapping[str, Any], new: RunSettings, *, note: Callable[[str], None]) -> RunSettings:
-    """The new settings at the commit of the base that the run began with, unless they name another base or commit."""
+    """The new settings at the commits that the run began with, unless they name another base, data set or commit."""
+    new = _keep_data(old["data"], new, note)
     before, family = old["family"], new.family
     kept, asked = before.get("revision"), getattr(family, "revision", None)
     if kept is None or before.get("base") != family.base or COMMIT.fullmatch(asked or ""):
         return new
     note(f"{family.base} stays at commit {kept}, as the run began.")
     return new.model_copy(update={"family": family.model_copy(update={"revision": kept})})
+
+
+def _keep_data(before: Mapping[str, Any], new: RunSettings, note: Callable[[str], None]) -> RunSettings:
+    kept, data = before.get("revision"), new.data
+    if kept is None or before["path"] != str(data.path) or COMMIT.fullmatch(data.revision or ""):
+        return new
+    note(f"{data.path} stays at commit {kept}, as the run began.")
+    return new.model_copy(update={"data": data.model_copy(update={"revision": kept})})
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

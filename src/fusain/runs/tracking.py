@@ -37,8 +37,12 @@ def _public(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in resuming.leaves(values):
         if _stays_here(value):
             continue
-        plain = isinstance(value, bool | int | float)
-        yield key, value if plain else credentials.masked(resuming.show(value))
+        if isinstance(value, bool | int | float):
+            yield key, value
+            continue
+        text = resuming.show(value)
+        is_secret = any(credentials.find({key.rpartition(".")[2]: text}))  # a commit is none, though it looks like one
+        yield key, credentials.masked(text) if is_secret else text
 
 
 def _stays_here(value: Any) -> bool:

@@ -15,20 +15,20 @@ class Unreachable(Exception):
     """Nothing answered, or the hub is out of order; what is cached may still do, and so may another try."""
 
 
-def page(source: str) -> str:
-    """The page of a model."""
+def page(source: str, noun: str = "model") -> str:
+    """The page of a model, or of a data set."""
     from huggingface_hub import constants
 
-    return f"{constants.ENDPOINT}/{source}"
+    return f"{constants.ENDPOINT}/{source}" if noun == "model" else f"{constants.ENDPOINT}/datasets/{source}"
 
 
 @contextmanager
-def told(source: str, revision: str | None, name: str = "") -> Iterator[None]:
+def told(source: str, revision: str | None, name: str = "", noun: str = "model") -> Iterator[None]:
     """Within, faults of the hub's library become ours."""
     try:
         yield
     except (OSError, ValueError, of_http()) as fault:
-        raise _ours(fault, source, revision, name) from fault
+        raise _ours(fault, source, revision, name, noun) from fault
 
 
 def of_http() -> type[Exception]:
@@ -39,16 +39,19 @@ def of_http() -> type[Exception]:
     return parent
 
 
-def not_here(source: str, revision: str | None, fault: Unreachable, lacking: Sequence[str]) -> NetworkFault:
+def not_here(
+    source: str, revision: str | None, fault: Unreachable, lacking: Sequence[str], noun: str = "model"
+) -> NetworkFault:
     """The hub does not answer, and its cache does not hold all."""
     pinned = f" --revision {revision}" if revision else ""
-    command = (
-        f'hf download {source}{pinned} --include "*.json" "*.txt" "*.safetensors" --local-dir {source.split("/")[1]}'
-    )
+    wanted = '--include "*.json" "*.txt" "*.safetensors"'
+    if noun != "model":
+        wanted = '--repo-type dataset --include "*.parquet"'
+    command = f"hf download {source}{pinned} {wanted} --local-dir {source.split('/')[1]}"
     return NetworkFault("E-NET-001", where=source, reason=fault, files=", ".join(lacking), command=command)
 
 
-def _ours(fault: Exception, source: str, revision: str | None, name: str) -> Exception:
+def _ours(fault: Exception, source: str, revision: str | None, name: str, noun: str) -> Exception:
     from huggingface_hub import errors
 
     chain = chain_of(fault)
@@ -58,17 +61,17 @@ def _ours(fault: Exception, source: str, revision: str | None, name: str) -> Exc
         return any(isinstance(one, kinds) for one in chain)
 
     if is_one(errors.GatedRepoError) or status == 403:
-        return NetworkFault("E-NET-002", where=source, url=page(source))
+        return NetworkFault("E-NET-002", where=source, noun=noun, url=page(source, noun))
     if is_one(errors.RevisionNotFoundError):
-        return NetworkFault("E-NET-006", where=source, revision=revision, url=page(source))
+        return NetworkFault("E-NET-006", where=source, noun=noun, revision=revision, url=page(source, noun))
     if is_one(errors.RepositoryNotFoundError, errors.HFValidationError) or (status == 404 and not name):
-        return NetworkFault("E-NET-003", where=source)
+        return NetworkFault("E-NET-003", where=source, noun=noun)
     if status in (401, 429):
         return NetworkFault({401: "E-NET-008", 429: "E-NET-004"}[status], where=source)
     if status >= 500 or any(map(_is_silence, chain)):
         return Unreachable(in_words(chain))
     if is_one(errors.FileMetadataError, ValueError):
-        return NetworkFault("E-NET-005", where=source, reason="no answer of the hub's form", url=page(source))
+        return NetworkFault("E-NET-005", where=source, reason="no answer of the hub's form", url=page(source, noun))
     if not name:
         return Unreachable(in_words(chain))
     return NetworkFault("E-NET-007", where=source, name=name, reason=in_words(chain))

@@ -1,0 +1,86 @@
+"""Fetches a data set from the hub, or finds it in the hub's cache: pinned to a commit, and its Parquet files only."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Final
+
+from fusain.data import index_cache
+from fusain.data.settings import DataSettings
+from fusain.errors import NetworkFault
+from fusain.models.bases import hub_faults
+from fusain.models.bases.hub import COMMIT
+from fusain.runs.folder import write_json
+
+ID: Final = re.compile(r"[\w.-]+/[\w.-]+")
+NOUN: Final = "data set"
+FILES_SHOWN: Final = 5
+
+
+def is_id(settings: DataSettings) -> bool:
+    """Whether `data.path` names a data set of the hub: no such path is here, and the user said how to read it."""
+    name = str(settings.path)
+    return settings.kind == "datasets" and bool(ID.fullmatch(name)) and not settings.path.exists()
+
+
+def here(settings: DataSettings) -> DataSettings:
+    """The same settings with the folder in the hub's cache, and the commit that it is of."""
+    if not is_id(settings):
+        return settings
+    folder, commit = fetch(str(settings.path), settings.revision)
+    return settings.model_copy(update={"path": folder, "revision": commit})
+
+
+def fetch(source: str, revision: str | None) -> tuple[Path, str]:
+    """The folder of a data set with all its Parquet files, and the commit."""
+    kept = _kept(source, revision)
+    if kept is not None and COMMIT.fullmatch(revision or ""):
+        return kept, kept.name
+    try:
+        return _fetched(source, revision)
+    except hub_faults.Unreachable as fault:
+        if kept is None:
+            raise hub_faults.not_here(source, revision, fault, ["*.parquet"], NOUN) from fault
+        return kept, kept.name
+
+
+def _fetched(source: str, revision: str | None) -> tuple[Path, str]:
+    from huggingface_hub import HfApi, hf_hub_download
+
+    with hub_faults.told(source, revision, noun=NOUN):
+        info = HfApi().dataset_info(source, revision=revision)
+    commit, names = str(info.sha), [entry.rfilename for entry in info.siblings or ()]
+    if COMMIT.fullmatch(revision or "") and commit != revision:
+        reason = f"asked for {revision}, it sends {commit}"
+        raise NetworkFault("E-NET-005", where=source, reason=reason, url=hub_faults.page(source, NOUN))
+    wanted = sorted(name for name in names if name.endswith(".parquet"))
+    if not wanted:
+        files = ", ".join(names[:FILES_SHOWN]) or "nothing"
+        raise NetworkFault("E-NET-010", where=source, files=files)
+    for name in wanted:
+        with hub_faults.told(source, revision, name, NOUN):
+            path = Path(hf_hub_download(source, name, repo_type="dataset", revision=commit))
+    folder = path.parents[wanted[-1].count("/")]
+    _record(source, commit).parent.mkdir(parents=True, exist_ok=True)
+    for known_as in (commit, revision or "main"):
+        write_json(_record(source, known_as), {"names": wanted, "folder": str(folder)})
+    return folder, commit
+
+
+def _kept(source: str, revision: str | None) -> Path | None:
+    """The folder of a snapshot that was fetched whole before and still is."""
+    try:
+        record = json.loads(_record(source, revision or "main").read_text(encoding="utf-8"))
+        folder = Path(record["folder"])
+        is_whole = all((folder / name).is_file() for name in record["names"])
+    except (OSError, ValueError, KeyError):
+        return None
+    return folder if is_whole else None
+
+
+def _record(source: str, revision: str) -> Path:
+    """What was fetched: the hub's cache does not say whether it holds all files of a commit."""
+    name = re.sub(r"[^\w.-]", "--", f"{source}@{revision}")
+    return index_cache.folder() / "hub" / f"{name}.json"
