@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from pathlib import Path
 
 import pytest
+
+os.environ["FUSAIN_CONFIG"] = str(Path(__file__).parent / "no-settings")
+"""Nobody's own settings; set here because fixtures of a session come before those of a test."""
 
 
 @pytest.fixture(autouse=True)

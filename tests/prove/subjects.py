@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from fusain.generation.samplers import SamplerSettings
 from fusain.models.families.sd import StableDiffusion, StableDiffusionSettings
 from fusain.models.family import Facts, Family
 from fusain.runs import actions
-from fusain.worlds.caricatures import ATTRIBUTES, CHARACTERS, Caricatures, portraits, write_folder
+from fusain.worlds.caricatures import ATTRIBUTES, CHARACTERS, Caricatures, Face, portraits, write_folder
 from fusain.worlds.reader import Reader
 from tests.prove.style import BASE
 
@@ -39,7 +39,6 @@ SETTINGS = {
     "family.size": "64",
     "data.subject.class_word": "person",
     "data.subject.prompt": "a flat drawing of {identifier} {class_word}",
-    "data.subject.use_captions": "false",
     "data.class_images.prompt": "a flat drawing of a {class_word}",
     "data.class_images.count": "100",
     "data.class_images.steps": "20",
@@ -79,11 +78,17 @@ def drawings(name: str, seed: int) -> Caricatures:
     return portraits(name, IMAGES, seed=seed, backgrounds=SHOWN_ON, positions=["centre"])
 
 
+def words(number: int, face: Face) -> str:
+    """The caption of one of the eight: every second one says what is no part of the character."""
+    return f"{SUBJECT}, on a {face.attributes['background']} background, in the centre" if number % 2 else SUBJECT
+
+
 def taught(
     folder: Path, name: str, *, seed: int, recipe: str = "dreambooth", base: str = BASE, **changes: Any
 ) -> actions.TrainResult:
     """A run that was shown eight pictures of one character."""
-    write_folder(drawings(name, seed), folder / "images")
+    shown = drawings(name, seed)
+    write_folder(replace(shown, captions=tuple(map(words, range(IMAGES), shown.faces))), folder / "images")
     own = {
         "runs_folder": str(folder),
         "data.path": str(folder / "images"),

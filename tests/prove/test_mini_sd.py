@@ -21,8 +21,4 @@ def test_it_draws_what_it_is_told(found: Quality) -> None:
     assert found.face_psnr >= MINI_SD.bars.face_psnr
     assert found.reading_lost <= MINI_SD.bars.reading_lost
     assert found.mean >= MINI_SD.bars.mean, found.attributes
-
-
-@pytest.mark.xfail(strict=True, reason="big noses are drawn small: 0.68 where 0.75 is asked; see the miniature's card")
-def test_its_worst_attribute_is_good_enough(found: Quality) -> None:
     assert found.worst >= MINI_SD.bars.worst, found.attributes

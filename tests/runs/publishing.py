@@ -91,15 +91,17 @@ def published_runs(tmp_path_factory: pytest.TempPathFactory, sprites: Path) -> P
     settings = write_settings(folder, sprites)
     train_here(settings, "classes", folder, {**SHORT, "samples.guidance": 2.0})
     train_here(settings, "plain", folder, {**SHORT, "family.condition": "none", "samples.eta": 0.5})
-    ancestral = {**SHORT, "family.patch": 2, "samples.sampler": "ddpm", "samples.steps": 5}
-    train_here(settings, "folded", folder, {**ancestral, "family.condition": "none"})
-    train_here(settings, "folded-classes", folder, ancestral)
+    folded = {**SHORT, "family.patch": 2, "samples.steps": 5}
+    scaled = {"family.condition": "none", "samples.sampler": "euler-ancestral"}
+    train_here(settings, "folded", folder, folded | scaled)
+    train_here(settings, "folded-classes", folder, folded | {"samples.sampler": "dpm++-2m-sde-karras"})
     fresh.write(fresh.TINY, folder / "base")
     (folder / "base" / "README.md").write_text(LICENCE)
     write_folder(world(24, seed=4), folder / "faces")
     (folder / "text.toml").write_text(TEXT.format(base=folder / "base", data=folder / "faces"))
     train_here(folder / "text.toml", "text", folder)
-    train_here(folder / "text.toml", "skipping", folder, {"family.clip_skip": 1, "train.steps": 1})
+    skipping = {"family.clip_skip": 1, "train.steps": 1, "samples.sampler": "ddpm"}
+    train_here(folder / "text.toml", "skipping", folder, skipping)
     return folder
 
 

@@ -117,7 +117,7 @@ def test_another_network_cannot_go_on(settings: Path, runs: Path, run: Path) -> 
 
 def test_other_versions_are_said(settings: Path, runs: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = assembly.versions()
-    monkeypatch.setattr(assembly, "versions", lambda: now | {"torch": "9.9"})
+    monkeypatch.setattr(assembly, "versions", lambda train: now | {"torch": "9.9"})
     train_here(settings, "run", runs, SHORT)
     assert f"torch is 9.9, the run was at {now['torch']}: no longer equal to the last bit." in notes(run)
 

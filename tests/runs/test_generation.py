@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from fusain.errors import UsageError
+from fusain.cli import main as command
+from fusain.errors import FusainError, UsageError
 from fusain.generation.samplers import SamplerSettings
 from fusain.runs import actions
 from tests.runs.training import flat, train_here, write_settings
@@ -37,7 +38,13 @@ def test_samples_of_a_training_are_what_generate_draws(trained: Path, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "sampler", [DDIM, SamplerSettings(sampler="ddim", steps=5, eta=1.0), SamplerSettings(sampler="ddpm", steps=10)]
+    "sampler",
+    [
+        DDIM,
+        SamplerSettings(sampler="ddim", steps=5, eta=1.0),
+        SamplerSettings(sampler="ddpm", steps=10),
+        SamplerSettings(sampler="dpm++-2m-sde", steps=5, guidance=2.0),
+    ],
 )
 def test_batch_size_changes_an_image_by_rounding_at_most(
     trained: Path, tmp_path: Path, sampler: SamplerSettings
@@ -129,6 +136,87 @@ def ten_lines(weights: Path, spell: float) -> np.ndarray:
     for time in scheduler.timesteps:
         image = scheduler.step(unet(image, time, context).sample, time, image).prev_sample
     return ((image[0] / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).detach().numpy()
+
+
+def test_images_themselves_are_learnt_from_nothing_and_drawn(trained: Path, tmp_path: Path) -> None:
+    """The image as prediction, a zero terminal SNR, and noise of many scales, from the settings to plain diffusers."""
+    from diffusers import DPMSolverMultistepScheduler, UNet2DModel
+
+    changes = {
+        "family.condition": "none",
+        "family.prediction": "sample",
+        "family.zero_terminal_snr": True,
+        "method.loss.pyramid_discount": 0.3,
+        "method.loss.input_perturbation": 0.1,
+        "method.loss.p2_gamma": 1.0,
+        "samples.sampler": "dpm++-2m",
+        "samples.steps": 5,
+    }
+    train_here(trained / "tiny.toml", "images", tmp_path, changes)
+    ours = flat(actions.generate(tmp_path / "images", count=1, seed=5, output=tmp_path / "ours").images)[0]
+    unet = UNet2DModel.from_pretrained(tmp_path / "images" / "weights" / "unet").eval()
+    scheduler = DPMSolverMultistepScheduler.from_pretrained(
+        tmp_path / "images" / "weights" / "scheduler",
+        timestep_spacing="trailing",
+        thresholding=True,
+        sample_max_value=1.0,
+    )
+    assert (scheduler.config.prediction_type, scheduler.config.rescale_betas_zero_snr) == ("sample", True)
+    scheduler.set_timesteps(5)
+    image = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(5)) * scheduler.init_noise_sigma
+    with torch.no_grad():
+        for time in scheduler.timesteps:
+            image = scheduler.step(unet(image, time).sample, time, image).prev_sample
+    theirs = ((image[0] / 2 + 0.5).clamp(0, 1) * 255).round().permute(1, 2, 0).numpy()
+    assert np.abs(ours.astype(int) - theirs).max() <= 1
+
+
+def test_the_command_says_what_it_makes_of_a_sampler(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(*words: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as caught:
+            command.main(["generate", str(trained / "plain"), "--count", "1", "-o", str(tmp_path / "drawn"), *words])
+        return int(caught.value.code or 0), capsys.readouterr().err
+
+    assert said("--sampler", "unipc", "--steps", "3", "--eta", "0.5") == (
+        0,
+        "Warning: W-CFG-002 'eta' has no effect in this run: sampler unipc has no eta. (--eta)\n",
+    )
+    code, text = said("--sampler", "Euler a")
+    assert (code, "'Euler a' is no sampler; did you mean euler-ancestral?" in text) == (2, True)
+    code, text = said("--sampler", "zzz")
+    assert (code, "'zzz' is no sampler; use one of: ddim, ddpm, dpm++-2m, " in text) == (2, True)
+    code, text = said("--sampler", "lcm", "--steps", "51")
+    assert (code, text.splitlines()[0]) == (
+        2,
+        "E-GEN-013 Sampler 'lcm' makes at most 50 steps with this model, and 51 were asked for.",
+    )
+
+
+def test_a_sampler_that_does_not_fit_is_told_before_the_training(trained: Path, tmp_path: Path) -> None:
+    def told(**changes: object) -> str:
+        with pytest.raises(FusainError) as caught:
+            train_here(trained / "tiny.toml", "unfit", tmp_path, {"samples.every_steps": 5, **changes})
+        return str(caught.value)
+
+    unfit = told(**{"family.prediction": "sample", "samples.sampler": "pndm"})
+    assert unfit.splitlines()[:2] == [
+        "E-GEN-012 Sampler 'pndm' does not fit this model: it cannot read a model that predicts the image itself "
+        "(prediction = sample).",
+        "Where: samples.sampler",
+    ]
+    many = told(**{"samples.steps": 51})
+    assert many.splitlines()[:2] == [
+        "E-GEN-013 Sampler 'ddim' makes at most 50 steps with this model, and 51 were asked for.",
+        "Where: samples.steps",
+    ]
+    unknown = told(**{"samples.sampler": "euler_a"})
+    assert unknown.splitlines()[-1] == "Do: Did you mean 'euler-ancestral'?"
+    assert told(**{"family.zero_terminal_snr": True}).startswith("E-CFG-032 A model that predicts the noise (epsilon)")
+    assert told(**{"method.loss.debiased": True, "method.loss.p2_gamma": 1.0}).startswith(
+        "E-CFG-033 Only one of debiased and p2_gamma can say"
+    )
 
 
 def test_wrong_wishes_are_told(trained: Path, tmp_path: Path) -> None:

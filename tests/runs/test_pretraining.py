@@ -35,7 +35,8 @@ every_steps = 0
 
 
 def smallest(folder: Path) -> Miniature:
-    for name, method in (("autoencoder", "rescale = true"), ("text", "condition_dropout = 0.1")):
+    dropout = "condition_dropout = 0.1"
+    for name, method in (("autoencoder", "rescale = true"), ("hearing", dropout), ("drawing", dropout)):
         kind = "autoencoder" if name == "autoencoder" else "full"
         write_settings(folder / f"{name}.toml", "sd", kind, method)
     return replace(
@@ -43,7 +44,7 @@ def smallest(folder: Path) -> Miniature:
         sizes=replace(fresh.TINY, image=64),
         drawings=40,
         autoencoder=folder / "autoencoder.toml",
-        text_to_image=folder / "text.toml",
+        text_to_image=(folder / "hearing.toml", folder / "drawing.toml"),
         judge=face_reader.plan(drawings=60, steps=3),
         lesson=Lesson(steps=3, captions=4),
         judged=5,
@@ -65,7 +66,7 @@ def smallest_xl(folder: Path) -> Miniature:
         MINI_SDXL,
         sizes=replace(fresh.TINY_XL, image=64),
         drawings=40,
-        text_to_image=folder / "xl.toml",
+        text_to_image=(folder / "xl.toml",),
         shared=str(folder / "shared"),
         judge=face_reader.plan(drawings=60, steps=3),
         lesson=Lesson(steps=3, captions=4),

@@ -21,6 +21,11 @@ RECIPES: dict[str, dict[str, Any]] = {
     "adam": {"train.optimizer": "adam"},
     "lion": {"train.optimizer": "lion", "train.learning_rate": 1e-4},
     "muon": {"train.optimizer": "muon"},
+    "adafactor": {"train.optimizer": "adafactor"},
+    "came": {"train.optimizer": "came"},
+    "prodigy": {"train.optimizer": "prodigy", "train.learning_rate": 1.0, "train.schedule": "rex"},
+    "schedule-free": {"train.optimizer": "schedule_free_adamw", "train.warmup_steps": 3},
+    "8 bit": {"train.optimizer": "adamw_8bit", "train.schedule": "warmup_stable_decay"},
     "balanced": {"data.balance": "complement", "method.condition_dropout": 0.5},
 }
 

@@ -187,8 +187,8 @@ def test_rates_of_the_parts(family: StableDiffusion) -> None:
     parameters = method.prepare(family)
     rates = method.rates(parameters)
     assert Counter(rates.values()) == {1.0: 56, 8.0: 56, 0.25: 8, 2.0: 8}
-    for optimizer_name in ("adam", "adamw", "lion", "muon"):
-        optimizer = make_optimizer(optimizer_name, parameters, rates, learning_rate=0.1, weight_decay=0.0)  # type: ignore[arg-type]
+    for optimizer_name in ("adam", "adamw", "lion", "muon", "adafactor", "came", "prodigy", "schedule_free_adamw"):
+        optimizer = make_optimizer(optimizer_name, parameters, rates, learning_rate=0.1, weight_decay=0.0)
         factors = {id(one): group["factor"] for group in optimizer.param_groups for one in group["params"]}
         assert factors == {id(parameter): rates[name] for name, parameter in parameters.items()}
     assert lora().rates(["unet.x.lora_B.weight"]) == {"unet.x.lora_B.weight": 1.0}

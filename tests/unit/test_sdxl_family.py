@@ -12,7 +12,7 @@ import torch
 
 from fusain.data.batch import Batch
 from fusain.errors import SettingsError
-from fusain.generation.samplers import make_scheduler
+from fusain.generation.samplers import SamplerSettings, make_scheduler
 from fusain.models.bases import fresh
 from fusain.models.families.sdxl import StableDiffusionXL, StableDiffusionXLSettings
 from fusain.models.family import DrawRequest, Facts
@@ -88,8 +88,8 @@ def handed_over(unet: Any, call: Any) -> list[dict[str, torch.Tensor]]:
 def test_drawing_hands_the_unet_what_the_pipeline_does(base: Path, spoken: Path, by_zeros: bool, negative: str) -> None:
     folder = base if by_zeros else spoken
     ours, theirs = family(folder), pipeline(folder)
-    scheduler = make_scheduler("ddim", ours.schedule)
-    theirs.scheduler = make_scheduler("ddim", ours.schedule)
+    scheduler = make_scheduler(SamplerSettings(), ours.schedule)
+    theirs.scheduler = make_scheduler(SamplerSettings(), ours.schedule)
     request = DrawRequest(
         scheduler,
         [torch.Generator().manual_seed(4)],
@@ -226,7 +226,7 @@ def test_images_are_drawn_in_half_precision(base: Path) -> None:
     """As class images are on a GPU: the autoencoder still gives them back in full."""
     ours = family(base)
     request = DrawRequest(
-        make_scheduler("ddim", ours.schedule),
+        make_scheduler(SamplerSettings(), ours.schedule),
         [torch.Generator().manual_seed(4)],
         steps=2,
         eta=0.0,
@@ -293,8 +293,23 @@ def test_a_model_that_scales_its_latents_otherwise_is_refused(base: Path, tmp_pa
     folder = Path(shutil.copytree(base, tmp_path / "base"))
     edit(folder / "vae" / "config.json", latents_mean=[0.0] * 4, latents_std=[1.0] * 4)
     assert refused(folder) == (
-        f"E-MODEL-059 '{folder}' is a model of the size of Stable Diffusion XL that learns in another way: its latents "
+        f"E-MODEL-061 '{folder}' is a model of the size of Stable Diffusion XL that learns in another way: its latents "
         "or its predictions are scaled as Fusain does not know.\nWhere: family.base\n"
         "Do: Use stabilityai/stable-diffusion-xl-base-1.0 or a model that was made from it. If only its prediction is "
         "not said, set family.prediction."
     )
+
+
+def test_another_prediction_and_a_zero_terminal_snr_are_of_the_settings_or_of_the_base(
+    base: Path, tmp_path: Path
+) -> None:
+    asked = family(base, prediction="sample", zero_terminal_snr="on").schedule
+    assert (asked.prediction, asked.zero_terminal_snr) == ("sample", True)
+    folder = Path(shutil.copytree(base, tmp_path / "base"))
+    edit(folder / "scheduler" / "scheduler_config.json", prediction_type="v_prediction", rescale_betas_zero_snr=True)
+    believed = family(folder)
+    assert (believed.schedule.prediction, believed.schedule.zero_terminal_snr) == ("v", True)
+    assert not family(folder, zero_terminal_snr="off").schedule.zero_terminal_snr
+    believed.save(tmp_path / "saved")
+    stored = json.loads((tmp_path / "saved" / "scheduler" / "scheduler_config.json").read_text())
+    assert (stored["prediction_type"], stored["rescale_betas_zero_snr"]) == ("v_prediction", True)

@@ -1,5 +1,6 @@
 """Subject images and class images: captions, pairs, weights, kohya's layouts, and the whole text of what is said."""
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -304,6 +305,25 @@ def test_own_class_images_in_kohya_folders(ada, tmp_path):
     dataset = made(ada, subject=DOG["subject"], class_images={"weight": 1, "path": tmp_path / "own"})
     assert dataset.captions[3:] == ["dog"] * 2
     assert dict(dataset.report().lines())["class repeats"] == "2 images 3 x"
+
+
+def test_class_images_of_each_caption(ada, tmp_path):
+    said_of = ["sks, a red dog", "a red dog", "a blue SKS dog"]
+    lines = [json.dumps({"file_name": f"{n:03d}.png", "text": text}) for n, text in enumerate(said_of)]
+    (ada / "metadata.jsonl").write_text("\n".join(lines))
+    fill(tmp_path / "drawn" / "one", 2, 40)
+    fill(tmp_path / "drawn" / "other", 2, 60)
+    asked = []
+
+    def drawn(prompts):
+        asked.extend(prompts)
+        of = zip(prompts, ("one", "other"), strict=True)
+        return DrawnImages(tmp_path / "drawn", {prompt: [f"{at}/000.png", f"{at}/001.png"] for prompt, at in of})
+
+    wanted = {"weight": 1, "prompt": "{caption}"}
+    dataset = made(ada, drawn, subject={"identifier": "sks"}, class_images=wanted)
+    assert asked == ["a red dog", "a blue dog"]
+    assert dataset.captions == [*said_of, "a red dog", "a red dog", "a blue dog", "a blue dog"]
 
 
 def test_own_class_images_without_captions_for_several_classes(tmp_path):

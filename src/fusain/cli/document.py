@@ -1,28 +1,58 @@
-"""Writes what is made from the schema and the catalogue (`make docs`): described.json and the reference pages.
+"""Writes what is made from the schema and the catalogue (`make docs`): JSON in the package, and the reference pages.
 
 `python -m fusain.cli.document` writes; with `--check` it changes nothing and fails where a file is out of date.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 
 def documents(repository: Path) -> dict[Path, str]:
     """Each made file with the text that it should have."""
     from fusain.cli.faults import EXIT_CODES
+    from fusain.runs.doctor import versions
     from fusain.runs.settings import RunSettings
-    from fusain.settings import described
+    from fusain.settings import described, editors, json_schema
     from fusain.settings.describe import as_json, describe, errors_page, settings_page
+    from fusain.settings.user import UserSettings
 
-    description = describe(RunSettings)
+    description = describe(RunSettings, UserSettings)
     reference = repository / "docs" / "reference"
     return {
         described.FILE: as_json(description),
+        editors.FILE: json_schema.as_text(RunSettings),
+        versions.FILE: json.dumps(tested_versions(repository), indent=1) + "\n",
         reference / "settings.md": settings_page(description),
         reference / "errors.md": errors_page(EXIT_CODES),
     }
+
+
+def tested_versions(repository: Path) -> dict[str, Any]:
+    """What pyproject.toml asks for and requirements.lock holds; the comment behind an extra says what it gives."""
+    import tomlkit
+
+    project: Any = tomlkit.parse((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lock = (repository / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    extras = project["optional-dependencies"]
+    return {
+        "python": [limit.lstrip("<>=") for limit in project["requires-python"].split(",")],
+        "needs": dict(_floor(text) for text in project["dependencies"]),
+        "extras": {
+            name: {"gives": packages.trivia.comment.lstrip("# "), "packages": dict(_floor(text) for text in packages)}
+            for name, packages in extras.items()
+        },
+        "tested": dict(line.split("==") for line in lock if "==" in line),
+    }
+
+
+def _floor(requirement: str) -> tuple[str, str]:
+    """A package, and the first of its versions that will do ('0' where any does)."""
+    name, _, rest = requirement.partition(";")[0].partition(">=")
+    return name.strip().replace("_", "-"), rest.partition(",")[0].strip() or "0"
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import click
 
 from fusain.cli import output
+from fusain.settings import user_file
 
 
 class Size(click.ParamType[tuple[int, int]]):
@@ -20,6 +21,22 @@ class Size(click.ParamType[tuple[int, int]]):
         if len(sides) > 2 or not all(side.strip().isdecimal() for side in sides):
             self.fail(f"'{value}' is no size; write it as 768x512 (width x height)", param, ctx)
         return int(sides[-1]), int(sides[0])
+
+
+class Sampler(click.ParamType[str]):
+    """A sampler by our name; names of other tools are told ours."""
+
+    name = "NAME"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from fusain.generation.samplers import ELSEWHERE, SAMPLERS
+        from fusain.settings.explain import nearest
+
+        if value in SAMPLERS:
+            return str(value)
+        meant = nearest(str(value), list(SAMPLERS), ELSEWHERE)
+        hint = f"did you mean {meant}?" if meant else f"use one of: {', '.join(SAMPLERS)}"
+        self.fail(f"'{value}' is no sampler; {hint}", param, ctx)
 
 
 SIZE = Size()
@@ -38,7 +55,7 @@ SIZE = Size()
     "--count", type=click.IntRange(1, 1_000_000), default=16, show_default=True, help="Images, of each label or prompt."
 )
 @click.option("--steps", type=click.IntRange(1, 10_000), help="Denoising steps; without it, the run's.")
-@click.option("--sampler", type=click.Choice(["ddim", "ddpm"]), help="Without it, the run's.")
+@click.option("--sampler", type=Sampler(), help="ddim, dpm++-2m, unipc, euler, …; without it, the run's.")
 @click.option("--eta", type=click.FloatRange(0, 1), help="Fresh noise in each ddim step.")
 @click.option("--guidance", type=click.FloatRange(0, 30), help="How hard the class pulls; 1 is plain.")
 @click.option(
@@ -52,7 +69,7 @@ SIZE = Size()
 )
 @click.option("--device", metavar="NAME", default="auto", show_default=True, help="Where to draw.")
 @click.option("-o", "--output", "folder", type=click.Path(path_type=Path), help="Without it, a folder in the run.")
-@click.option("--runs-folder", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
+@click.option("--runs-folder", type=click.Path(path_type=Path), default=user_file.runs_folder, show_default="runs")
 @output.format_option
 def verb(
     run: str,
@@ -108,11 +125,16 @@ def _sampler(run: str, runs_folder: Path, wishes: dict[str, Any]) -> Any:
     """How the run draws, with what is wished otherwise."""
     from fusain.generation.samplers import SamplerSettings
     from fusain.runs.folder import RunFolder, read_json
+    from fusain.settings.notice import Notice
 
     if not wishes:
         return None
     stored = read_json(RunFolder.existing(run, runs_folder).settings)["samples"]
-    return SamplerSettings(**{name: stored[name] for name in SamplerSettings.model_fields} | wishes)
+    settings = SamplerSettings(**{name: stored[name] for name in SamplerSettings.model_fields} | wishes)
+    for name, reason in settings.silent_settings().items():
+        if wishes.get(name):
+            output.talk("Warning: " + str(Notice("W-CFG-002", where=f"--{name}", key=name, reason=reason)))
+    return settings
 
 
 def _lines(path: Path) -> list[str]:

@@ -14,6 +14,7 @@ from fusain.cli.output import format_option
 
 VERBS: Final[dict[str, str]] = {
     "new": "Write a settings file from a recipe.",
+    "import": "Make a settings file from a configuration of kohya, OneTrainer or ai-toolkit.",
     "plan": "Show what a training would do, without doing it.",
     "train": "Train a model; the same command again resumes it.",
     "generate": "Draw images with a trained run.",
@@ -22,6 +23,7 @@ VERBS: Final[dict[str, str]] = {
     "recipes": "List and show the recipes.",
     "explain": "Say what a setting or an error code means.",
     "models": "Inspect, find and convert models to start from.",
+    "doctor": "Look at this machine: versions, devices, disk, extras, network.",
     "world": "Draw a data set to try things with.",
     "demo": "See it all work in a few minutes, with no download.",
 }

@@ -32,6 +32,18 @@ def format_option(command: Command) -> Command:
     )(command)
 
 
+def json_option(command: Command) -> Command:
+    """`--json`, short for `--format json`."""
+
+    def remember(context: click.Context, _: click.Parameter, value: bool) -> None:
+        if value:
+            context.find_root().meta[_META] = "json"
+
+    return click.option("--json", is_flag=True, callback=remember, expose_value=False, help="Short for --format json.")(
+        command
+    )
+
+
 def wanted() -> str:
     """The format that was asked for."""
     context = click.get_current_context(silent=True)
@@ -45,6 +57,11 @@ def show(data: Any, lines: Iterable[str], *, quiet: Iterable[str] = ()) -> None:
         return
     for line in lines if wanted() == "human" else quiet:
         click.echo(line)
+
+
+def as_value(value: Any) -> str:
+    """The value of a setting as people write it."""
+    return value if isinstance(value, str) else "none" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def talk(text: str) -> None:

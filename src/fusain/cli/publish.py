@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from fusain.cli import output
+from fusain.settings import user_file
 
 
 @click.command()
@@ -16,7 +17,7 @@ from fusain.cli import output
 @click.option("--licence", "--license", metavar="ID", help="As in apache-2.0; without it, that of the base.")
 @click.option("--public", is_flag=True, help="Let everybody see it; without it, you alone.")
 @click.option("--message", metavar="TEXT", help="What the commit says.")
-@click.option("--runs-folder", type=click.Path(path_type=Path), default=Path("runs"), show_default=True)
+@click.option("--runs-folder", type=click.Path(path_type=Path), default=user_file.runs_folder, show_default="runs")
 @output.format_option
 def verb(
     run: str, repo: str | None, dry_run: bool, licence: str | None, public: bool, message: str | None, runs_folder: Path

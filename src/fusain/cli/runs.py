@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fusain.cli import output
+from fusain.settings import user_file
 
 if TYPE_CHECKING:
     from fusain.runs.history import RunSummary
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 in_folder = click.option(
     "--runs-folder",
     type=click.Path(path_type=Path),
-    default=Path("runs"),
-    show_default=True,
+    default=user_file.runs_folder,
+    show_default="runs",
     help="Where the runs are.",
 )
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import numpy as np
 
 from fusain.data import subjects
+from fusain.data.lock import some
 from fusain.data.source import Listing, Source
-from fusain.data.subjects import CLASS_WORD, Subject
+from fusain.data.subjects import CLASS_WORD
 from fusain.errors import DataError
 from fusain.settings.notice import Notice
 from fusain.settings.section import Section, advanced, basic
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from fusain.data.columns import Dataset
     from fusain.data.settings import DataSettings
 
+CAPTION: Final = "{caption}"
 PREFIXES: Final = ("class images/", ".class images/")
 """What the names of class images from elsewhere begin with: the first that no subject image begins with."""
 
@@ -37,7 +39,8 @@ class ClassImageSettings(Section):
     path: Path | None = basic(None)
     """Class images of your own instead, with or without captions; folders in it are looked into."""
     prompt: str = advanced(f"a photo of {CLASS_WORD}")
-    """What is drawn, and the caption of each class image that has none."""
+    """What is drawn, and the caption of each class image that has none. `{caption}` stands for the captions of the
+    images in turn, without the word that is learnt: `count` class images of each."""
     steps: int = advanced(50, ge=1, le=1000)
     """Denoising steps of each class image."""
     guidance: float = advanced(10.0, ge=0, le=30)
@@ -118,7 +121,7 @@ def settled(
     listing = _subject_images(settings, listing)
     if not wanted.weight:
         return source, listing
-    prompts = _prompts(settings, listing.subjects)
+    prompts = _prompts(settings, listing)
     if of_class is not None:
         return source, _joined(settings, listing, _captioned(settings, of_class, prompts), listing.class_prefix)
     if wanted.path is not None:
@@ -165,12 +168,15 @@ def is_one(listing: Listing | Dataset, name: str) -> bool:
     return bool(listing.class_prefix) and name.startswith(listing.class_prefix)
 
 
-def _prompts(settings: DataSettings, found: Sequence[Subject]) -> list[str]:
-    """What class images are called, one prompt for each class; a class without a word is an error."""
-    prompt = settings.class_images.prompt
+def _prompts(settings: DataSettings, listing: Listing) -> list[str]:
+    """What class images are called, one prompt for each class or caption; a class without a word is an error."""
+    prompt, learnt = settings.class_images.prompt, [subject.identifier for subject in listing.subjects]
+    if CAPTION in prompt:
+        plain = (subjects.nameless(learnt, caption) for caption in listing.captions or ())
+        return list(dict.fromkeys(prompt.replace(CAPTION, caption) for caption in plain))
     if CLASS_WORD not in prompt:
         return [prompt]
-    words = subjects.class_words(settings.subject, found)
+    words = subjects.class_words(settings.subject, listing.subjects)
     return [subjects.filled(prompt, class_word=word) if word else "" for word in words]
 
 
@@ -187,7 +193,7 @@ def _captioned(settings: DataSettings, listing: Listing, prompts: Sequence[str])
     if not all(own):
         require_class_word(settings, prompts)
         if len(prompts) > 1:
-            raise DataError("E-DATA-067", where="data.class_images", prompts=", ".join(f"'{one}'" for one in prompts))
+            raise DataError("E-DATA-067", where="data.class_images", prompts=some(prompts))
         own = [caption or prompts[0] for caption in own]
     listing.captions = own
     return listing

@@ -68,7 +68,7 @@ class EncodedImages:
         is_finite = torch.isfinite(encoded).flatten(1).all(dim=1).tolist()
         if not all(is_finite):
             name = self.dataset.names[rows[is_finite.index(False)]]
-            raise NonFiniteError("E-TRAIN-004", where=str(self.dataset.path), name=name)
+            raise NonFiniteError("E-TRAIN-010", where=str(self.dataset.path), name=name)
 
     def read(self, items: Draws, is_mirrored: npt.NDArray[np.bool_] | None) -> torch.Tensor:
         """The encoded images of one batch."""

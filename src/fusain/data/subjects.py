@@ -77,6 +77,17 @@ def of_settings(settings: SubjectSettings) -> tuple[Subject, ...]:
     return (Subject(settings.identifier, settings.class_word or ""),) if settings.identifier else ()
 
 
+def nameless(identifiers: Sequence[str], caption: str) -> str:
+    """A caption without the words that are to be learnt."""
+    for identifier in identifiers:
+        caption = _word(identifier).sub("", caption)
+    return " ".join(caption.split()).strip(" ,")
+
+
+def _word(identifier: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){re.escape(identifier)}(?!\w)", re.IGNORECASE)
+
+
 def captions(
     settings: SubjectSettings, own: Sequence[str] | None, count: int, *, are_of_folders: bool
 ) -> list[str] | None:
@@ -102,7 +113,7 @@ def worth_a_word(dataset: Dataset) -> Iterator[Notice]:
         rows = rows_of(dataset, subject)
         if len(rows) == 1:
             yield Notice("W-DATA-041", identifier=subject.identifier, name=dataset.names[rows[0]])
-        word = re.compile(rf"(?<!\w){re.escape(subject.identifier)}(?!\w)", re.IGNORECASE)
+        word = _word(subject.identifier)
         without = [row for row in rows.tolist() if said is not None and not word.search(said[row])]
         if without:
             yield Notice(

@@ -84,7 +84,7 @@ def _draw(family: Family, part: Sequence[Wanted], settings: SamplerSettings) -> 
     classes, is_text = family.facts.classes, family.condition == "text"
     labels = torch.tensor([vector(image.label, classes) for image in part]) if family.condition == "class" else None
     request = DrawRequest(
-        scheduler=make_scheduler(settings.sampler, family.schedule),
+        scheduler=make_scheduler(settings, family.schedule),
         generators=[torch.Generator().manual_seed(image.seed) for image in part],
         steps=settings.steps,
         eta=settings.eta,

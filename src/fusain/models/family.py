@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Final, Literal
 import torch
 
 from fusain.data.batch import Batch
+from fusain.errors import SettingsError
 from fusain.models import noise
 from fusain.models.targets import Targets
 from fusain.settings.notice import Notice
@@ -55,6 +56,12 @@ class NoiseSchedule:
     end: float = 0.02
     of_latents: bool = False
     """Whether it is latents that are noisy: they do not end at -1 and 1 as pixels do."""
+    zero_terminal_snr: bool = False
+    """Whether nothing of the image is left at the last time, in training as in drawing."""
+
+    def __post_init__(self) -> None:
+        if self.zero_terminal_snr and self.prediction == "epsilon":
+            raise SettingsError("E-CFG-032", where="family.zero_terminal_snr")
 
     def times(self, quantiles_B: torch.Tensor) -> torch.Tensor:
         return (quantiles_B * self.steps).long().clamp(max=self.steps - 1)
@@ -64,11 +71,15 @@ class NoiseSchedule:
 
     @cached_property
     def _levels(self) -> torch.Tensor:
-        return noise.signal_levels(noise.betas(self.betas, self.steps, start=self.start, end=self.end))
+        betas = noise.betas(self.betas, self.steps, start=self.start, end=self.end)
+        return noise.signal_levels(noise.zero_terminal(betas) if self.zero_terminal_snr else betas)
 
     @classmethod
-    def from_diffusers(cls, config: Mapping[str, Any], prediction: noise.Prediction) -> NoiseSchedule:
+    def from_diffusers(
+        cls, config: Mapping[str, Any], prediction: noise.Prediction, *, zero_terminal_snr: bool | None = None
+    ) -> NoiseSchedule:
         """The noise that a latent model was trained with; what is left out is as Stable Diffusion has it."""
+        zero = bool(config.get("rescale_betas_zero_snr")) if zero_terminal_snr is None else zero_terminal_snr
         return cls(
             betas=next(
                 ours for ours, theirs in BETAS.items() if theirs == config.get("beta_schedule", "scaled_linear")
@@ -78,16 +89,18 @@ class NoiseSchedule:
             start=config.get("beta_start", 0.00085),
             end=config.get("beta_end", 0.012),
             of_latents=True,
+            zero_terminal_snr=zero,
         )
 
     def as_diffusers(self) -> dict[str, Any]:
-        """The settings that every diffusers scheduler takes."""
+        """The settings that diffusers' schedulers take; all of them, but for the zero terminal SNR."""
         return {
             "num_train_timesteps": self.steps,
             "beta_schedule": BETAS[self.betas],
             "beta_start": self.start,
             "beta_end": self.end,
-            "prediction_type": {"epsilon": "epsilon", "v": "v_prediction"}[self.prediction],
+            "prediction_type": noise.PREDICTIONS[self.prediction],
+            **({"rescale_betas_zero_snr": True} if self.zero_terminal_snr else {}),
         }
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from fusain.errors import FusainError, StorageError, UsageError
 from fusain.generation.samplers import SamplerSettings
-from fusain.runs import assembly, lock, planning, requests, resuming, usual
+from fusain.runs import assembly, copies, lock, planning, requests, resuming, tracking, usual
 from fusain.runs.assembly import Learner
 from fusain.runs.folder import RunFolder, read_json, write_json
 from fusain.runs.settings import RunSettings
@@ -21,7 +21,6 @@ from fusain.training import events
 from fusain.training.checkpoint import Checkpoint, Checkpoints
 from fusain.training.events import EventLog, Listener
 from fusain.training.stopping import Reason, StopRequest
-from fusain.training.trackers import TensorBoard
 from fusain.training.trainer import Trainer
 
 Resume = Literal["auto", "must", "never"]
@@ -81,9 +80,7 @@ def train(
     folder = RunFolder.named(settings.runs_folder, name or default_name(source))
     folder.create()
     listeners: list[Listener] = [report] if report else []
-    if settings.track.tensorboard:
-        listeners.append(TensorBoard(folder.tensorboard))
-    log = EventLog(folder.events, tuple(listeners))
+    log = EventLog(folder.events, (*listeners, *tracking.listeners(settings, folder)))
     with lock.held(folder.lock, note=lambda text: log("note", text=text)):
         for notice in resolved.notices:
             log("warning", code=notice.code, text=str(notice))
@@ -93,10 +90,13 @@ def train(
             log("warning", code=notice.code, text=str(notice))
         try:
             stopped = _finish(trainer, folder, log)
+            if stopped is None and settings.weights_folder is not None:
+                copies.copy(folder, settings.weights_folder, log)
         except FusainError as fault:
             log("failed", step=trainer.step, code=fault.code, text=fault.message.what)
+            log.close()
             raise
-        log.flush()
+        log.close()
     return TrainResult(folder.path, trainer.step, trainer.plan.steps, stopped)
 
 
@@ -178,13 +178,13 @@ def open_run(
     checkpoint: str | None = None,
     weights: Literal["ema", "raw"] = "ema",
     strength: float | None = None,
-    runs_folder: Path | str = "runs",
+    runs_folder: Path | str | None = None,
 ) -> OpenRun:
     """Load a run's model: its final weights, or those of a checkpoint ("step-00000200" or "latest").
 
     `strength` says how much of a LoRA counts; 0 is the base.
     """
-    folder = RunFolder.existing(run, Path(runs_folder))
+    folder = RunFolder.existing(run, runs_folder)
     settings = RunSettings.model_validate_json(folder.settings.read_text(encoding="utf-8"))
     classes = tuple(read_json(folder.data_lock)["classes"])
     learner = assembly.build_learner(settings, classes)
@@ -228,7 +228,7 @@ def generate(
     strength: float | None = None,
     device: str = "auto",
     output: Path | str | None = None,
-    runs_folder: Path | str = "runs",
+    runs_folder: Path | str | None = None,
 ) -> Generated:
     """Draw `count` images of each label or prompt; of all classes, or the run's own prompts, where none is named."""
     opened = open_run(run, checkpoint=checkpoint, weights=weights, strength=strength, runs_folder=runs_folder)

@@ -21,7 +21,7 @@ from fusain.data.dataset import Dataset, check_batch, prepare
 from fusain.data.loader import Loader, held_out_batches
 from fusain.data.source import Source
 from fusain.errors import StorageError
-from fusain.generation import gallery
+from fusain.generation import gallery, samplers
 from fusain.generation.generator import Wanted, generate
 from fusain.generation.samplers import SamplerSettings
 from fusain.models import identifiers
@@ -31,11 +31,13 @@ from fusain.runs.folder import RunFolder, read_json, write_json
 from fusain.runs.settings import FAMILIES, METHODS, RunSettings, make_plan
 from fusain.settings.notice import Notice
 from fusain.training import engine as engines
+from fusain.training import optimizer_trial
 from fusain.training.checkpoint import STORAGE_FAULTS, Checkpoints, reason
 from fusain.training.engine import EngineSettings
 from fusain.training.events import EventLog
 from fusain.training.method import Method
-from fusain.training.trainer import Parts, Trainer
+from fusain.training.optimizers import EXTRAS, kind_of
+from fusain.training.trainer import Parts, Trainer, TrainSettings
 
 Overrides = Sequence[tuple[str, str]]
 
@@ -91,6 +93,12 @@ def prepare_data(settings: RunSettings, *, folder: RunFolder | None, report: Any
     )
 
 
+def check_drawing(settings: RunSettings, family: Family) -> None:
+    """Whether samples can be drawn as the settings say, which else would be told at the first ones only."""
+    if settings.samples.every_steps != 0:
+        samplers.check(settings.samples, family.schedule, where="samples.")
+
+
 def captions_read(learner: Learner, dataset: Dataset) -> tuple[str, ...]:
     """The captions as they are learnt, of all images; none where the method does not read them."""
     if learner.family.condition != "text" or not learner.method.reads_condition:
@@ -116,6 +124,7 @@ def build_trainer(settings: RunSettings, folder: RunFolder, dataset: Dataset, lo
     """Everything for one run, ready to start or to be restored."""
     engine = engines.start(settings.engine)
     learner = build_learner(settings, dataset.classes)
+    check_drawing(settings, learner.family)
     train = settings.train
     captions = captions_read(learner, dataset)
     for notice in foreseen(learner, dataset, captions):
@@ -159,7 +168,12 @@ def build_trainer(settings: RunSettings, folder: RunFolder, dataset: Dataset, lo
         folder=folder.path,
     )
     plan = make_plan(settings, entries=dataset.entries)
-    identity = {"settings": digest(settings), "data": dataset.id, "threads": engine.threads, "versions": versions()}
+    identity = {
+        "settings": digest(settings),
+        "data": dataset.id,
+        "threads": engine.threads,
+        "versions": versions(train),
+    }
     return Trainer(parts, train, plan, identity)
 
 
@@ -220,15 +234,18 @@ def digest(settings: RunSettings) -> str:
     return hashlib.sha256(json.dumps(settings.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
-def versions() -> dict[str, str]:
+def versions(train: TrainSettings | None = None) -> dict[str, str]:
     """What the numbers depend on beside the settings."""
-    names = ("torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "safetensors")
+    usual = ("torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "safetensors")
+    of_optimizer = kind_of(train.optimizer).needs if train else ()
+    names = [*usual, *(name for name in of_optimizer if name in EXTRAS)]
     return {"fusain": version("fusain"), "python": platform.python_version(), **{name: version(name) for name in names}}
 
 
 def resolved_engine(settings: RunSettings) -> RunSettings:
     """The settings with every `auto` of the engine replaced by what it means here."""
     engine: EngineSettings = engines.resolve(settings.engine)
+    optimizer_trial.check(settings.train, engine.device)
     return settings.model_copy(update={"engine": engine})
 
 

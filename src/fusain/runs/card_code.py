@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from textwrap import indent
-from typing import Final
+from typing import Any, Final
 
+from fusain.generation.samplers import SAMPLERS, in_diffusers
+from fusain.models.noise import PREDICTIONS
 from fusain.runs.settings import FAMILIES, METHODS, RunSettings
 
-SCHEDULERS: Final = {"ddim": ("DDIM", ', timestep_spacing="trailing"'), "ddpm": ("DDPM", "")}
-"""What diffusers calls each sampler, and how it must be set to draw what Fusain draws."""
+LATENT_TIMES: Final = 1000
+"""Of every Stable Diffusion that is published."""
 OF_TEXT: Final = """\
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import {scheduler}, DiffusionPipeline
 
 pipeline = DiffusionPipeline.from_pretrained("{repo}")
+pipeline.scheduler = {scheduler}.from_config(pipeline.scheduler.config{extra})
 {before}image = pipeline(
 {options}
     generator=torch.Generator().manual_seed(0),
@@ -23,12 +26,10 @@ image.save("image.png")
 """
 ON_BASE: Final = """\
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline
+from diffusers import {scheduler}, DiffusionPipeline
 
 pipeline = DiffusionPipeline.from_pretrained("{base}")
-pipeline.scheduler = DDIMScheduler.from_config(
-    pipeline.scheduler.config, clip_sample=False, set_alpha_to_one=True, timestep_spacing="trailing"
-)
+pipeline.scheduler = {scheduler}.from_config(pipeline.scheduler.config{extra})
 {loading}
 {before}image = pipeline(
 {options}
@@ -56,27 +57,31 @@ def states(text):
 """An earlier layer of the text encoder: the pipelines' own `clip_skip` fails with transformers since 5.6."""
 OF_NOTHING: Final = """\
 import torch
-from diffusers import {name}Pipeline, {name}Scheduler
+from diffusers import {scheduler}, UNet2DModel
+from PIL import Image
 
-pipeline = {name}Pipeline.from_pretrained("{repo}")
-pipeline.scheduler = {name}Scheduler.from_config(pipeline.scheduler.config{extra})
-drawn = pipeline(num_inference_steps={steps}, generator=torch.Generator().manual_seed(0){options})
-{saving}
+unet = UNet2DModel.from_pretrained("{repo}", subfolder="unet")
+scheduler = {scheduler}.from_pretrained("{repo}", subfolder="scheduler"{extra})
+generator = torch.Generator().manual_seed(0)
+scheduler.set_timesteps({steps})
+image = torch.randn(1, {channels}, {side}, {side}, generator=generator) * scheduler.init_noise_sigma
+with torch.no_grad():
+    for time in scheduler.timesteps:
+        predicted = unet(scheduler.scale_model_input(image, time), time).sample
+        image = scheduler.step(predicted, time, image{options}).prev_sample
+{unfolding}pixels = ((image[0] / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
+Image.fromarray(pixels.numpy()).save("image.png")
 """
-UNFOLDING: Final = """\
-pixels = torch.from_numpy(drawn.images).permute(0, 3, 1, 2)
-pixels = torch.nn.functional.pixel_shuffle(pixels, {patch})[0].permute(1, 2, 0)
-Image.fromarray((pixels * 255).round().byte().numpy()).save("image.png")"""
 OF_CLASS: Final = """\
 import torch
-from diffusers import {name}Scheduler, UNet2DConditionModel
+from diffusers import {scheduler}, UNet2DConditionModel
 from huggingface_hub import snapshot_download
 from PIL import Image
 from safetensors.torch import load_file
 
 folder = snapshot_download("{repo}")
 unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
-scheduler = {name}Scheduler.from_pretrained(folder, subfolder="scheduler"{extra})
+scheduler = {scheduler}.from_pretrained(folder, subfolder="scheduler"{extra})
 layers = load_file(f"{{folder}}/class_embedding.safetensors")
 
 
@@ -89,13 +94,14 @@ classes = {classes}
 label = torch.tensor([[float(name == classes[0]) for name in classes]])  # shares of several classes work too
 guidance = {guidance:g}
 generator = torch.Generator().manual_seed(0)
-image = torch.randn(1, {channels}, {side}, {side}, generator=generator)
 scheduler.set_timesteps({steps})
+image = torch.randn(1, {channels}, {side}, {side}, generator=generator) * scheduler.init_noise_sigma
 with torch.no_grad():
     for time in scheduler.timesteps:
-        without = unet(image, time, context(torch.zeros_like(label))).sample
-        predicted = without + guidance * (unet(image, time, context(label)).sample - without)
-        image = scheduler.step(predicted, time, image, generator=generator{options}).prev_sample
+        noisy = scheduler.scale_model_input(image, time)
+        without = unet(noisy, time, context(torch.zeros_like(label))).sample
+        predicted = without + guidance * (unet(noisy, time, context(label)).sample - without)
+        image = scheduler.step(predicted, time, image{options}).prev_sample
 {unfolding}pixels = ((image[0] / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
 Image.fromarray(pixels.numpy()).save("image.png")
 """
@@ -107,8 +113,7 @@ def code_for(settings: RunSettings, repo: str, classes: list[str], base: str = "
         return _on_base(settings, repo, base).strip()
     if settings.family.condition == "text":
         return _of_text(settings, OF_TEXT, repo=repo).strip()
-    steered = {"class": _of_class, "none": _of_nothing}[settings.family.condition]
-    return steered(settings, repo, classes).strip()
+    return _of_pixels(settings, repo, classes).strip()
 
 
 def _on_base(settings: RunSettings, repo: str, base: str) -> str:
@@ -133,7 +138,7 @@ def _of_text(settings: RunSettings, program: str, **places: str) -> str:
     numbers = {
         "num_inference_steps": drawing.steps,
         "guidance_scale": drawing.guidance,
-        "eta": drawing.eta or None,
+        "eta": drawing.eta or None if "eta" in SAMPLERS[drawing.sampler].takes else None,
         "height": family.size,
         "width": family.size,
         "clip_skip": skips if skips and by_itself else None,
@@ -144,6 +149,7 @@ def _of_text(settings: RunSettings, program: str, **places: str) -> str:
         lines = [f"prompt_embeds=states({prompt}),", f"negative_prompt_embeds=states({negative}),", *lines]
     else:
         lines = [f"{prompt},", *([f"negative_prompt={negative},"] if drawing.negative else []), *lines]
+    places |= _scheduler(settings)
     before = SKIPPING.format(layer=skips + 1, text=_read(settings)) if skips and not by_itself else ""
     return program.format(before=before, options=indent("\n".join(lines), "    "), **places)
 
@@ -154,38 +160,37 @@ def _read(settings: RunSettings) -> str:
     return "pipeline.maybe_convert_prompt(text, pipeline.tokenizer)" if is_long else "text"
 
 
-def _of_nothing(settings: RunSettings, repo: str, classes: list[str]) -> str:
-    drawing, patch = settings.samples, settings.family.patch
-    name, extra = SCHEDULERS[drawing.sampler]
-    options = _eta(settings) + (', output_type="numpy"' if patch > 1 else "")
-    saving = UNFOLDING.format(patch=patch) if patch > 1 else 'drawn.images[0].save("image.png")'
-    text = OF_NOTHING.format(repo=repo, name=name, extra=extra, steps=drawing.steps, options=options, saving=saving)
-    return text.replace("\n\npipeline", "\nfrom PIL import Image\n\npipeline", 1) if patch > 1 else text
-
-
-def _of_class(settings: RunSettings, repo: str, classes: list[str]) -> str:
+def _of_pixels(settings: RunSettings, repo: str, classes: list[str]) -> str:
     drawing, family = settings.samples, settings.family
-    name, extra = SCHEDULERS[drawing.sampler]
     unfolding = f"image = torch.nn.functional.pixel_shuffle(image, {family.patch})\n" if family.patch > 1 else ""
-    return OF_CLASS.format(
+    takes = SAMPLERS[drawing.sampler].takes
+    options = ", generator=generator" if "generator" in takes else ""
+    return {"class": OF_CLASS, "none": OF_NOTHING}[family.condition].format(
         repo=repo,
-        name=name,
-        extra=extra,
         classes=_literal(classes),
         guidance=drawing.guidance,
         channels=3 * family.patch**2,
         side=family.size // family.patch,
         steps=drawing.steps,
-        options=_eta(settings),
+        options=options + (f", eta={drawing.eta!r}" if "eta" in takes and drawing.eta else ""),
         unfolding=unfolding,
+        **_scheduler(settings),
     )
 
 
-def _literal(value: str | list[str]) -> str:
-    """As a program would write it: JSON's texts are Python's."""
-    return json.dumps(value, ensure_ascii=False)
+def _scheduler(settings: RunSettings) -> dict[str, str]:
+    """What diffusers calls the sampler, and how it must be set to draw what Fusain draws."""
+    family, is_text = settings.family, settings.family.condition == "text"
+    zero = family.zero_terminal_snr in (True, "on")
+    times = LATENT_TIMES if is_text else family.train_timesteps
+    given = in_diffusers(settings.samples, of_latents=is_text, times=times, zero_terminal_snr=zero)
+    if is_text:  # what goes on a base may have been trained otherwise than the base
+        given |= {"rescale_betas_zero_snr": zero} if family.zero_terminal_snr != "auto" else {}
+        given |= {"prediction_type": PREDICTIONS[family.prediction]} if family.prediction != "auto" else {}
+    extra = "".join(f", {name}={_literal(value)}" for name, value in given.items())
+    return {"scheduler": SAMPLERS[settings.samples.sampler].scheduler, "extra": extra}
 
 
-def _eta(settings: RunSettings) -> str:
-    drawing = settings.samples
-    return f", eta={drawing.eta!r}" if drawing.sampler == "ddim" and drawing.eta else ""
+def _literal(value: Any) -> str:
+    """As a program would write it: JSON's texts, lists and numbers are Python's."""
+    return str(value) if isinstance(value, bool) else json.dumps(value, ensure_ascii=False)

@@ -150,6 +150,7 @@ def demo(
             report({"kind": "note", "time": round(time.time(), 3), "text": text})
 
     own = [("data.path", str(folder / "sprites")), ("runs_folder", str(folder / "runs"))]
+    own.append(("weights_folder", "none"))
     own += [("train.steps", str(steps))] if steps is not None else []
     overrides = [*own, *pairs(overrides)]
     _draw_world(folder, images, say)

@@ -74,7 +74,7 @@ class Taught:
 def teach(folder: Path, runs: Path, name: str, *, say: Say, report: Listener | None, overrides: Overrides) -> Taught:
     """Draw the character, train, and draw the same seeds with the base and with what it became."""
     drawings = _drawings(folder / NAME.lower(), say)
-    own = [("data.path", str(folder / NAME.lower())), ("runs_folder", str(runs))]
+    own = [("data.path", str(folder / NAME.lower())), ("runs_folder", str(runs)), ("weights_folder", "none")]
     run = RunFolder.named(runs, name)
     say(f"Teaching the miniature Stable Diffusion a character from {DRAWINGS} drawings: {run.name}.")
     trained = actions.train(RECIPE, name=name, overrides=[*own, *pairs(overrides)], report=report)

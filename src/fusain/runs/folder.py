@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fusain.errors import StorageError, UsageError
+from fusain.settings import user_file
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 TRASH = ".trash"
@@ -27,8 +28,9 @@ class RunFolder:
         return cls(runs_folder / name)
 
     @classmethod
-    def existing(cls, run: str | Path, runs_folder: Path = Path("runs")) -> RunFolder:
-        """A run by its folder or by its name."""
+    def existing(cls, run: str | Path, runs_folder: Path | str | None = None) -> RunFolder:
+        """A run by its folder, or by its name in the folder of the runs, which is the user's if none is named."""
+        runs_folder = Path(runs_folder) if runs_folder is not None else user_file.runs_folder()
         for path in (Path(run), runs_folder / run):
             if (path / "settings.json").is_file():
                 return cls(path)
@@ -66,10 +68,6 @@ class RunFolder:
     @property
     def generated(self) -> Path:
         return self.path / "generated"
-
-    @property
-    def tensorboard(self) -> Path:
-        return self.path / "tensorboard"
 
     @property
     def report(self) -> Path:

@@ -12,6 +12,7 @@ from typing import Any
 from fusain.errors import StorageError, UsageError
 from fusain.runs import lock
 from fusain.runs.folder import TRASH, RunFolder, read_json
+from fusain.settings import user_file
 from fusain.training import events
 
 
@@ -35,9 +36,10 @@ class RunSummary:
         return asdict(self)
 
 
-def runs_in(runs_folder: Path | str = "runs") -> Iterator[RunSummary]:
-    """All runs of a folder, by name."""
-    for path in sorted(Path(runs_folder).glob("*/settings.json")):
+def runs_in(runs_folder: Path | str | None = None) -> Iterator[RunSummary]:
+    """All runs of a folder, by name; of the user's where none is named."""
+    folder = Path(runs_folder) if runs_folder is not None else user_file.runs_folder()
+    for path in sorted(folder.glob("*/settings.json")):
         yield summary(RunFolder(path.parent))
 
 
@@ -59,9 +61,9 @@ def summary(folder: RunFolder) -> RunSummary:
     return RunSummary(folder.name, str(folder.path), state, step, steps, held_out_loss=loss, changed=changed, **kinds)
 
 
-def remove(run: str | Path, runs_folder: Path | str = "runs") -> Path:
+def remove(run: str | Path, runs_folder: Path | str | None = None) -> Path:
     """Move a run into the trash folder beside it; nothing is deleted. A run that is going on is left alone."""
-    folder = RunFolder.existing(run, Path(runs_folder))
+    folder = RunFolder.existing(run, runs_folder)
     if lock.is_held(folder.lock):
         raise UsageError("E-RUN-009", where=str(folder.path), run=folder.name)
     trash = folder.path.parent / TRASH

@@ -18,7 +18,10 @@ from fusain.settings.section import Section
 from fusain.training import events
 
 PICTURE: Final = "samples.png"
-OF_THIS_MACHINE: Final = ("checkpoint.", "track.", "engine.device", "engine.threads", "data.workers", "data.memory_gb")
+OF_THIS_MACHINE: Final = (
+    *("checkpoint.", "track.", "runs_folder", "weights_folder"),
+    *("engine.device", "engine.threads", "data.workers", "data.memory_gb"),
+)
 TOLD_APART: Final = ("family.base", "family.revision", "family.vae", "family.tokenizer", "data.caption_column")
 TASKS: Final = {"text": "text-to-image"}
 UNSTEERED: Final = "unconditional-image-generation"

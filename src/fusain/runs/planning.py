@@ -28,11 +28,10 @@ from fusain.settings.read import resolve_source
 from fusain.training import engine as engines
 from fusain.training.engine import Engine
 from fusain.training.method import Method
-from fusain.training.optimizers import make_optimizer
+from fusain.training.optimizers import kind_of, make_optimizer
 from fusain.training.trainer import Plan
 
 WARM_STEPS, MEASURED_STEPS = 2, 3
-STATES_OF_OPTIMIZER = {"adam": 2, "adamw": 2, "lion": 1, "muon": 1}
 
 
 @dataclass(frozen=True)
@@ -103,12 +102,13 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
     check_batch(dataset, batch_size=train.batch_size, accumulation=train.accumulation)
     numbers = make_plan(settings, entries=dataset.entries)
     learner = _without_weights(settings, dataset)
+    assembly.check_drawing(settings, learner.family)
     parameters = _count_parameters(learner)
     unusual = usual.worth_a_word(settings, dataset)
     foreseen = assembly.foreseen(learner, dataset, assembly.captions_read(learner, dataset))
     step = _measure(settings, dataset) if measure else None
     missing = class_images.missing(dataset)
-    states = 2 + STATES_OF_OPTIMIZER[train.optimizer] + bool(train.ema_decay)
+    states = 2 + kind_of(train.optimizer).states + bool(train.ema_decay)
     return RunPlan(
         settings=settings.model_dump(mode="json"),
         origins={key: str(origin) for key, origin in resolved.origins.items()},
@@ -123,7 +123,7 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
         checkpoint_every=numbers.checkpoint_every,
         sample_every=numbers.sample_every,
         held_out_every=numbers.held_out_every,
-        memory_states=parameters * 4 * states,
+        memory_states=round(parameters * 4 * states),
         memory_peak=step.memory if step else None,
         disk=_disk(settings, numbers, parameters),
         disk_free=shutil.disk_usage(_existing(settings.runs_folder)).free,
@@ -152,9 +152,9 @@ def require_disk(settings: RunSettings, dataset: Dataset, folder: RunFolder) -> 
 def _disk(settings: RunSettings, numbers: Plan, parameters: int) -> int:
     """Kept checkpoints, one more while it is written, and the final weights."""
     train = settings.train
-    parts = 1 + STATES_OF_OPTIMIZER[train.optimizer] + bool(train.ema_decay)
+    parts = 1 + kind_of(train.optimizer).states + bool(train.ema_decay)
     kept = min(settings.checkpoint.keep, max(1, numbers.steps // numbers.checkpoint_every)) + 1 + len(numbers.snapshots)
-    return parameters * 4 * (parts * kept + 1)
+    return round(parameters * 4 * (parts * kept + 1))
 
 
 def _without_weights(settings: RunSettings, dataset: Dataset) -> assembly.Learner:
@@ -193,7 +193,13 @@ def _measure(settings: RunSettings, dataset: Dataset) -> MeasuredStep:
     family.to(engine.device)
     family.network.train()
     optimizer = make_optimizer(
-        train.optimizer, parameters, learning_rate=train.learning_rate, weight_decay=train.weight_decay
+        train.optimizer,
+        parameters,
+        method.rates(parameters),
+        learning_rate=train.learning_rate,
+        weight_decay=train.weight_decay,
+        options=train.optimizer_options,
+        parts=train.parts,
     )
     seconds = []
     for _ in range(WARM_STEPS + MEASURED_STEPS):

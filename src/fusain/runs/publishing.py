@@ -73,7 +73,7 @@ def publish(
     dry_run: bool = False,
     licence: str | None = None,
     message: str | None = None,
-    runs_folder: Path | str = "runs",
+    runs_folder: Path | str | None = None,
     note: Callable[[str], None] = lambda text: None,
     bars: bool = False,
 ) -> Published:
@@ -81,7 +81,7 @@ def publish(
 
     `note` is told what happens on the way; `bars` draws it on stderr.
     """
-    folder = RunFolder.existing(run, Path(runs_folder))
+    folder = RunFolder.existing(run, runs_folder)
     _check_repo(repo, is_needed=not dry_run)
     with nullcontext() if dry_run else lock.held(folder.lock, note=note):  # training on would exchange the weights
         ready = _prepared(folder, repo=repo, private=private, licence=licence)
@@ -175,8 +175,8 @@ def _places(folder: RunFolder, settings: RunSettings) -> list[Path]:
     local = [getattr(settings.family, name, None) for name in ("base", "vae", "tokenizer")]
     local.append(getattr(settings.method, "start", None))
     named = [Path(one) for one in local if one and Path(one).expanduser().exists()]
-    arrays = [settings.data.labels_path] if settings.data.labels_path else []
-    return [folder.path, settings.runs_folder, settings.data.path, *arrays, *named]
+    others = [path for path in (settings.data.labels_path, settings.weights_folder) if path]
+    return [folder.path, settings.runs_folder, settings.data.path, *others, *named]
 
 
 def _notices(settings: RunSettings, chosen: Licence, picture: Path | None, left_out: list[str]) -> Iterator[Notice]:

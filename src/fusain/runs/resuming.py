@@ -16,6 +16,7 @@ HARMLESS = (
     "samples.",
     "track.",
     "runs_folder",
+    "weights_folder",
     "data.path",
     "data.class_images.path",
     "data.workers",
@@ -34,7 +35,7 @@ def check(
     changed = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
     refused = [key for key in changed if not key.startswith(HARMLESS) and key not in allowed]
     if refused:
-        listed = "; ".join(f"{key}: {_show(before.get(key))} -> {_show(after.get(key))}" for key in refused)
+        listed = "; ".join(f"{key}: {show(before.get(key))} -> {show(after.get(key))}" for key in refused)
         allow = " ".join(f"--allow-change {key}" for key in refused)
         raise SettingsError("E-RESUME-003", where=where, listed=listed, allow=allow)
     if "engine.threads" in changed:
@@ -42,7 +43,7 @@ def check(
         note(f"Resumed with {new_count} threads where it was {old_count}: no longer equal to the last bit.")
     for key in changed:
         if key in allowed:
-            note(f"{key} goes from {_show(before.get(key))} to {_show(after.get(key))}, as allowed.")
+            note(f"{key} goes from {show(before.get(key))} to {show(after.get(key))}, as allowed.")
 
 
 def _read_today(old: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -72,5 +73,6 @@ def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield prefix + name, value
 
 
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
+    """A value in a sentence."""
     return "none" if value is None else str(value)

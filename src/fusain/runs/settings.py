@@ -20,6 +20,8 @@ from fusain.settings.section import Section, basic, one_of
 from fusain.training.checkpoint import CheckpointSettings
 from fusain.training.engine import EngineSettings
 from fusain.training.method import Method
+from fusain.training.optimizers import kind_of
+from fusain.training.tracker import TrackSettings
 from fusain.training.trainer import Plan, TrainSettings
 
 FAMILIES: dict[str, type[Family]] = find(fusain.models.families, Family)
@@ -54,13 +56,6 @@ class SampleSettings(SamplerSettings):
     """Seed of the first image; each further one adds one."""
 
 
-class TrackSettings(Section):
-    """Where else the curves go; `events.jsonl` in the run folder is always written."""
-
-    tensorboard: bool = False
-    """Write for TensorBoard into the run folder's `tensorboard/`."""
-
-
 class RunSettings(Section):
     """One run."""
 
@@ -68,6 +63,8 @@ class RunSettings(Section):
     """Version of the settings' layout."""
     runs_folder: Path = Path("runs")
     """Where run folders are made."""
+    weights_folder: Path | None = None
+    """Finished weights are copied there too, under the name of the run. Nothing there is written over."""
     family: FamilySettings = Field(default_factory=FAMILIES["pixel"].Settings)
     method: MethodSettings = Field(default_factory=METHODS["full"].Settings)
     data: DataSettings
@@ -98,10 +95,14 @@ class RunSettings(Section):
                     key = f"{name}.every_{unit}"
                     yield Notice("W-CFG-004", where=key, what=what, key=key, every=every, length=length, unit=unit)
         yield from self._unusual_rate()
+        if self.train.is_schedule_free and self.train.schedule != "constant":
+            yield Notice("W-TRAIN-006", where="train.schedule", schedule=self.train.schedule)
 
     def _unusual_rate(self) -> Iterator[Notice]:
         usual, rate = METHODS[self.method.kind].usual_rates, self.train.learning_rate
-        if usual is None or self.train.optimizer == "lion" or usual[0] <= rate <= usual[1]:
+        if self.train.optimizer == "prodigy" and rate != 1:
+            yield Notice("W-TRAIN-005", where="train.learning_rate", rate=f"{rate:g}")
+        if usual is None or not kind_of(self.train.optimizer).rates_like_adamw or usual[0] <= rate <= usual[1]:
             return
         side = "below" if rate < usual[0] else "above"
         result = "little may be learnt" if rate < usual[0] else "images may fall apart"

@@ -16,8 +16,8 @@ from fusain.settings.described import Described, Description
 from fusain.settings.section import Section
 
 
-def describe(root: type[Section]) -> Description:
-    """Every setting below `root`; one that several kinds share in the same words is listed once."""
+def describe(root: type[Section], user: type[Section] | None = None) -> Description:
+    """Every setting below `root`, and those of the user's file; one that several kinds share is listed once."""
     kinds = dict(_kinds(root))
     found: dict[tuple[str, str], Described] = {}
     for setting in schema.walk(root):
@@ -27,18 +27,24 @@ def describe(root: type[Section]) -> Description:
             continue
         twin = found.get(identity := (entry.key, _words(entry)))
         found[identity] = entry if twin is None else _joined(twin, entry)
-    return Description(list(found.values()), dict(_sections(root)), kinds)
+    of_user = [_described(setting) for setting in schema.walk(user)] if user else []
+    return Description(list(found.values()), dict(_sections(root)), kinds, of_user)
 
 
 def as_json(description: Description) -> str:
     """The text of `described.json`."""
-    settings = [
-        {name: value for name, value in asdict(entry).items() if value not in ([], {}, "")}
-        | {"help": entry.help, "default": entry.default}
-        for entry in description.settings
-    ]
-    stored = {"settings": settings, "sections": description.sections, "kinds": description.kinds}
+    stored = {
+        "settings": [_stored(entry) for entry in description.settings],
+        "sections": description.sections,
+        "kinds": description.kinds,
+        "user": [_stored(entry) for entry in description.user],
+    }
     return json.dumps(stored, indent=1, ensure_ascii=False) + "\n"
+
+
+def _stored(entry: Described) -> dict[str, Any]:
+    given = {name: value for name, value in asdict(entry).items() if value not in ([], {}, "")}
+    return given | {"help": entry.help, "default": entry.default}
 
 
 def settings_page(description: Description) -> str:
@@ -54,9 +60,10 @@ def settings_page(description: Description) -> str:
         if entry.section != section:
             section = entry.section
             lines += ["", f"## {section or 'The file itself'}", "", *_paragraph(description.sections.get(section, ""))]
-            lines += ["| setting | what it does | value | default |", "|---|---|---|---|"]
-        name = f"**`{entry.key}`**" if entry.basic else f"`{entry.key}`"
-        lines.append(f"| {name} | {_cell(_help(entry))} | {_cell(_value(entry))} | `{_cell(entry.default_text)}` |")
+            lines += _HEAD
+        lines.append(_row(entry))
+    if description.user:
+        lines += ["", "## Your own settings", "", *_OF_USER, "", *_HEAD, *(_row(entry) for entry in description.user)]
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 
 
@@ -75,6 +82,16 @@ def errors_page(exit_codes: Mapping[int, str]) -> str:
 
 
 _GENERATED = "<!-- Made by `make docs`; change the source instead. -->"
+_HEAD = ["| setting | what it does | value | default |", "|---|---|---|---|"]
+_OF_USER = [
+    "These stand in a file of yours, `settings.toml` in your folder for configurations, and hold for every run on this",
+    "machine, below recipes and settings files. `fusain explain runs_folder` says where that file is.",
+]
+
+
+def _row(entry: Described) -> str:
+    name = f"**`{entry.key}`**" if entry.basic else f"`{entry.key}`"
+    return f"| {name} | {_cell(_help(entry))} | {_cell(_value(entry))} | `{_cell(entry.default_text)}` |"
 
 
 def _described(setting: schema.Setting) -> Described:

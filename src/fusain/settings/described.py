@@ -56,6 +56,8 @@ class Description:
     sections: dict[str, str]
     kinds: dict[str, str]
     """The default kind of each plug: {"method.kind": "full"}."""
+    user: list[Described] = field(default_factory=list)
+    """The settings of the user's own file."""
 
     def under(self, values: dict[str, Any]) -> dict[str, str]:
         """The kinds that hold under nested `values`: the ones that they name, else the defaults."""
@@ -72,7 +74,8 @@ def load() -> Description:
     if not FILE.is_file():
         return Description([], {}, {})
     stored = json.loads(FILE.read_text(encoding="utf-8"))
-    return Description([Described(**entry) for entry in stored["settings"]], stored["sections"], stored["kinds"])
+    settings, user = ([Described(**entry) for entry in stored.get(name, [])] for name in ("settings", "user"))
+    return Description(settings, stored["sections"], stored["kinds"], user)
 
 
 def look_up(values: dict[str, Any], key: str) -> Any:

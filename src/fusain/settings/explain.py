@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,6 +24,7 @@ _OUT_OF_RANGE: Final = {
     "finite_number",
     "multiple_of",
 }
+_NO_CHOICE: Final = {"literal_error", "string_pattern_mismatch"}
 _VALIDATORS: Final = {"value_error", "assertion_error"}
 _BAD_KIND: Final = {"union_tag_invalid", "union_tag_not_found"}
 
@@ -130,7 +132,7 @@ def _fault(root: type[Section], place: _Place, errors: list[ErrorDetails], merge
         return SettingsError("E-CFG-007", where=at, key=place.key, expected=_expected(place))
     if kinds & _OUT_OF_RANGE and isinstance(value, int | float):
         return _out_of_range(place, at, value)
-    if kinds == {"literal_error"} and isinstance(value, str):
+    if "literal_error" in kinds <= _NO_CHOICE and isinstance(value, str):
         return _bad_choice(place, at, value)
     got = _shown(value) + _item(errors[0], place)
     return SettingsError("E-CFG-004", where=at, key=place.key, expected=_expected(place), got=got)
@@ -159,11 +161,19 @@ def _out_of_range(place: _Place, at: str, value: float) -> FusainError:
 
 def _bad_choice(place: _Place, at: str, value: str) -> FusainError:
     choices = [str(choice) for choice in schema.choices_of(place.field.annotation)] if place.field else []
-    near = difflib.get_close_matches(value, choices, n=1, cutoff=0.5)
+    near = nearest(value, choices, schema.notes(place.field).get("elsewhere", {}) if place.field else {})
     facts: dict[str, Any] = {"key": place.key, "got": _shown(value), "expected": _expected(place)}
     if near:
-        return SettingsError("E-CFG-008", where=at, nearest=near[0], **facts)
+        return SettingsError("E-CFG-008", where=at, nearest=near, **facts)
     return SettingsError("E-CFG-004", where=at, **facts)
+
+
+def nearest(value: str, choices: Sequence[str], elsewhere: Mapping[str, str]) -> str | None:
+    """The choice that is meant: under the name it has elsewhere, in another spelling, or mistyped."""
+    plain = re.sub(r"[\s_-]+", "-", value.strip().lower())
+    names = {choice: choice for choice in choices} | dict(elsewhere)
+    near = difflib.get_close_matches(plain, names, n=1, cutoff=0.5)
+    return names[near[0]] if near else None
 
 
 def _bad_kind(root: type[Section], place: _Place, merged: Merged) -> FusainError:

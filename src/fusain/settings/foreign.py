@@ -1,10 +1,12 @@
-"""Recognises settings files of other trainers, so that the error can name what was given."""
+"""Recognises settings files of other trainers, so that the error can name what was given and what reads it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from typing import Any, Final
+
+from fusain.errors import SettingsError
 
 _KOHYA: Final = {
     "pretrained_model_name_or_path",
@@ -16,6 +18,12 @@ _KOHYA: Final = {
     "save_every_n_epochs",
 }
 _DIFFUSION_PIPE: Final = {"micro_batch_size_per_gpu", "pipeline_stages", "save_every_n_epochs"}
+
+
+def fault(path: str, tool: str) -> SettingsError:
+    """What to say of a file of another tool: for three of them there is `fusain import`."""
+    code = "E-CFG-010" if any(name in tool for name in ("kohya", "OneTrainer", "ai-toolkit")) else "E-CFG-041"
+    return SettingsError(code, where=path, path=path, tool=tool)
 
 
 def tool_by_text(suffix: str, text: str) -> str:

@@ -20,7 +20,7 @@ class Origin:
     """Where a value came from, in words that stand in errors and in the plan."""
 
     source: str
-    """One of `default`, `recipe`, `file`, `command line`."""
+    """One of `default`, `user settings`, `recipe`, `file`, `command line`."""
     text: str
     line: int | None = None
 
@@ -29,7 +29,7 @@ class Origin:
 
     @property
     def is_users(self) -> bool:
-        """Whether the user wrote it, so that it must not pass unnoticed."""
+        """Whether the user wrote it for this run, so that it must not pass unnoticed."""
         return self.source in ("file", "command line")
 
 
@@ -64,7 +64,7 @@ def from_file(path: Path) -> Layer:
         raise SettingsError("E-CFG-014", where=shown, position=fault.start) from None
     tool = foreign.tool_by_text(path.suffix.lower(), text)
     if tool:
-        raise SettingsError("E-CFG-010", where=shown, path=shown, tool=tool)
+        raise foreign.fault(shown, tool)
     return from_text(text, shown)
 
 
@@ -76,7 +76,7 @@ def from_text(text: str, name: str = "settings") -> Layer:
         raise _syntax_error(text, name, str(fault)) from None
     tool = foreign.tool_by_keys(values)
     if tool:
-        raise SettingsError("E-CFG-010", where=name, path=name, tool=tool)
+        raise foreign.fault(name, tool)
     return Layer("file", name, values, positions.key_lines(text))
 
 

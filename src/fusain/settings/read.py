@@ -1,4 +1,4 @@
-"""From recipe, file and command line to one frozen settings object: default < recipe < file < overrides."""
+"""From all sources to one frozen settings object: default < the user's settings < recipe < file < overrides."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from fusain.errors import FusainError, SettingsError
-from fusain.settings import explain, layers, recipes, schema
+from fusain.settings import explain, layers, recipes, schema, user_file
 from fusain.settings.layers import DEFAULT, Layer, Origin
 from fusain.settings.merge import Merged, merge
 from fusain.settings.notice import Notice
@@ -38,10 +39,10 @@ class Resolved(Generic[S]):
 
 
 def resolve_source(schema_class: type[S], source: Path | str, overrides: layers.Overrides = ()) -> Resolved[S]:
-    """The settings of a TOML file, or of a recipe by its name where no such file exists."""
+    """The settings of a TOML file, or of a recipe by its name where no such file exists, over the user's own."""
     if not Path(source).is_file() and str(source) in recipes.names():
-        return resolve(schema_class, recipe=str(source), overrides=overrides)
-    return resolve(schema_class, path=Path(source), overrides=overrides)
+        return resolve(schema_class, recipe=str(source), overrides=overrides, over_users=True)
+    return resolve(schema_class, path=Path(source), overrides=overrides, over_users=True)
 
 
 def resolve(
@@ -51,6 +52,7 @@ def resolve(
     text: str | None = None,
     recipe: str | Mapping[str, Any] | None = None,
     overrides: layers.Overrides = (),
+    over_users: bool = False,
 ) -> Resolved[S]:
     """One merge and one validation of all sources; every fault is told at once."""
     written = [layers.from_file(path)] if path is not None else []
@@ -66,7 +68,11 @@ def resolve(
         raise SettingsError("E-CFG-016", where=where, name=str(recipe), known=", ".join(recipes.names()))
     if recipe is not None:
         stack.insert(0, layers.from_recipe(recipe, where))
-    merged = merge(schema_class, [_without_file_keys(schema_class, layer) for layer in stack])
+    stack = [_without_file_keys(schema_class, layer) for layer in stack]
+    merged = merge(schema_class, stack)
+    users = user_file.layer(_kinds(merged)) if over_users else None
+    if users is not None:
+        merged = merge(schema_class, [users, *stack])
     settings = _validate(schema_class, merged)
     faults = [fault for _, section in _sections(settings) for fault in section.faults()]
     if faults:
@@ -74,6 +80,15 @@ def resolve(
     origins = {".".join(key): origin for key, origin in merged.origins.items()}
     notices = tuple(_notices(settings, merged, origins))
     return Resolved(settings, origins, notices, recipe if isinstance(recipe, str) else "")
+
+
+def _kinds(merged: Merged) -> dict[str, str]:
+    """The kinds that hold, which no user's settings choose."""
+    return {
+        f"{name}.kind": str(value["kind"])
+        for name, value in merged.values.items()
+        if isinstance(value, dict) and "kind" in value
+    }
 
 
 def _check_version(layer: Layer) -> None:
@@ -122,13 +137,20 @@ def _notices(settings: Section, merged: Merged, origins: Mapping[str, Origin]) -
         for name, info in type(section).model_fields.items():
             origin = origins.get(prefix + name, DEFAULT)
             if origin.is_users:
-                yield from _unusual(schema.Setting(prefix + name, info, ()), getattr(section, name), origin)
+                if not _is_excused(section, info):
+                    yield from _unusual(schema.Setting(prefix + name, info, ()), getattr(section, name), origin)
                 yield from _without_effect(section, prefix, name, origin)
         for name, reason in section.silent_settings().items():
             origin = origins.get(prefix + name, DEFAULT)
             if origin.is_users and not _is_default(section, name):
                 yield Notice("W-CFG-002", where=str(origin), key=prefix + name, reason=reason)
         yield from section.notices()
+
+
+def _is_excused(section: Section, info: FieldInfo) -> bool:
+    """Whether another setting has a value under which any number is usual here (`usual_unless`)."""
+    excuses = schema.notes(info).get("usual_unless", {})
+    return any(getattr(section, other) == value for other, value in excuses.items())
 
 
 def _unusual(setting: schema.Setting, value: Any, origin: Origin) -> Iterator[Notice]:

@@ -66,7 +66,7 @@ class Setting:
 
 
 def notes(field: FieldInfo) -> dict[str, Any]:
-    """What is known of a field beside its type: `basic`, `usual`, `instead_of`."""
+    """What is known of a field beside its type: `basic`, `usual`, `instead_of`, `elsewhere`."""
     return dict(field.json_schema_extra) if isinstance(field.json_schema_extra, dict) else {}
 
 

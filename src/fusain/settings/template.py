@@ -6,15 +6,16 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from fusain.settings import described, recipes
+from fusain.settings import described, editors, recipes, user_file
 from fusain.settings.described import Described
 
 
-def write_toml(recipe: str, *, data: Path | None, output: Path) -> Path:
-    """Makes the settings file `output`; the caller has seen to it that nothing is lost there."""
+def write_toml(recipe: str, *, data: Path | None, output: Path, schema: bool = True) -> Path:
+    """Makes the settings file `output`, and the schema beside it; the caller has seen to it that nothing is lost."""
     text = toml_text(recipes.load(recipe), data=data)
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(text, encoding="utf-8")
+    has_schema = schema and editors.put_beside(output)
+    output.write_text(f"{editors.COMMENT}\n{text}" if has_schema else text, encoding="utf-8")
     return output
 
 
@@ -23,6 +24,11 @@ def toml_text(recipe: recipes.Recipe, *, data: Path | None) -> str:
     description = described.load()
     kinds = description.under(recipe.values)
     values = {entry.key: _value(entry, recipe) for entry in description.settings if entry.exists(kinds)}
+    users = user_file.layer(kinds)
+    if users is not None:
+        of_users = {key: described.look_up(dict(users.values), key) for key in values}
+        given = {key: value for key, value in of_users.items() if value is not None}
+        values |= {key: value for key, value in given.items() if described.look_up(recipe.values, key) is None}
     if data is not None:
         values["data.path"] = str(data)
     lines = [f"# {line}".rstrip() for line in recipe.description.splitlines()]

@@ -1,15 +1,35 @@
-"""The moving average of the weights (EMA), with a warm-up that suits short runs; samples are drawn from it."""
+"""The average of the weights that samples are drawn from: a moving one (EMA), or the one that an optimizer keeps."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 import torch
 
 
+class Averaging(Protocol):
+    """What the loop asks of an average."""
+
+    def update(self, step: int) -> None: ...
+
+    def in_place(self) -> contextlib.AbstractContextManager[None]: ...
+
+    def tensors(self) -> Mapping[str, torch.Tensor]: ...
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None: ...
+
+
+def make_average(optimizer: Any, parameters: Mapping[str, torch.nn.Parameter], decay: float) -> Averaging | None:
+    """The average of a run: the optimizer's own where it has one, else a moving one unless its decay is 0."""
+    if callable(getattr(getattr(optimizer, "optimizer", optimizer), "eval", None)):
+        return OptimizersAverage(optimizer, parameters)
+    return Average(parameters, decay) if decay else None
+
+
 class Average:
-    """Keeps an average in fp32 beside the learning weights."""
+    """Keeps a moving average in fp32 beside the learning weights, with a warm-up that suits short runs."""
 
     def __init__(self, parameters: Mapping[str, torch.nn.Parameter], decay: float) -> None:
         self.decay = decay
@@ -45,3 +65,33 @@ class Average:
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         for name, average in zip(self._names, self._average, strict=True):
             average.copy_(tensors[name])
+
+
+class OptimizersAverage:
+    """The average of a schedule-free optimizer, which computes it from the weights and its memory when it is asked."""
+
+    def __init__(self, optimizer: Any, parameters: Mapping[str, torch.nn.Parameter]) -> None:
+        self._optimizer = optimizer
+        self._live = dict(parameters)
+
+    def update(self, step: int) -> None:
+        """The optimizer's step did it."""
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        kept = [parameter.detach().clone() for parameter in self._live.values()]
+        self._optimizer.eval()
+        try:
+            yield
+        finally:
+            self._optimizer.train()
+            with torch.no_grad():  # its own way back is one of rounding
+                for parameter, value in zip(self._live.values(), kept, strict=True):
+                    parameter.copy_(value)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        with self.in_place():
+            return {name: parameter.detach().clone() for name, parameter in self._live.items()}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Nothing of its own: it follows from the weights and the optimizer's memory."""

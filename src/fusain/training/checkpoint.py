@@ -167,28 +167,6 @@ def extra_files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name not in known)
 
 
-def flatten(optimizer_state: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """An optimizer's state as named tensors and as JSON for the rest."""
-    tensors: dict[str, torch.Tensor] = {}
-    rest: dict[str, dict[str, Any]] = {}
-    for index, values in optimizer_state["state"].items():
-        for name, value in values.items():
-            if isinstance(value, torch.Tensor):
-                tensors[f"{index}.{name}"] = value
-            else:
-                rest.setdefault(str(index), {})[name] = value
-    return tensors, {"state": rest, "param_groups": optimizer_state["param_groups"]}
-
-
-def unflatten(tensors: Mapping[str, torch.Tensor], rest: Mapping[str, Any]) -> dict[str, Any]:
-    """The opposite of `flatten`."""
-    state: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in rest["state"].items()}
-    for key, tensor in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = tensor
-    return {"state": state, "param_groups": rest["param_groups"]}
-
-
 STORAGE_FAULTS = (OSError, SafetensorError, StorageError)
 """What a full or failing disk raises: safetensors has an error of its own, and reading back what was saved another."""
 

@@ -6,12 +6,14 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fusain.errors import StorageError
 from fusain.messages import render
+from fusain.settings.notice import Notice
 
 Event = dict[str, Any]
 Listener = Callable[[Event], None]
@@ -33,7 +35,7 @@ class EventLog:
         event = {"kind": kind, "time": round(time.time(), 3), **facts}
         self._waiting.append(json.dumps(event, ensure_ascii=False, default=str))
         for listener in list(self._listeners):
-            self._tell(listener, event)
+            self._guarded(listener, partial(listener, event))
         if kind != "step" or time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
 
@@ -54,10 +56,22 @@ class EventLog:
                 self._is_failing = True
                 self.warn("W-STORE-002", fault=fault.strerror)
 
-    def _tell(self, listener: Listener, event: Event) -> None:
+    def close(self) -> None:
+        """The end: a listener that has something open is asked to finish, and says what did not arrive."""
+        for listener in list(self._listeners):
+            finish = getattr(listener, "finish", None)
+            if finish is not None:
+                self._guarded(listener, partial(self._finish, finish))
+        self.flush()
+
+    def _finish(self, finish: Callable[[], Iterable[Notice]]) -> None:
+        for notice in list(finish()):
+            self("warning", code=notice.code, text=str(notice))
+
+    def _guarded(self, listener: Listener, action: Callable[[], None]) -> None:
         """A listener that fails is dropped with one warning: nothing that only watches may stop a run."""
         try:
-            listener(event)
+            action()
         except Exception as fault:
             self._listeners.remove(listener)
             name = getattr(listener, "name", type(listener).__name__)

@@ -10,6 +10,7 @@ import torch
 from torch.optim.adamw import adamw
 
 from fusain.training.engine import has_bf16
+from fusain.training.paces import Paces
 
 ROUNDS: Final = 5
 COEFFICIENTS: Final = (3.4445, -4.7750, 2.0315)
@@ -31,14 +32,16 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.01,
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.99),
-        factors: Mapping[str, float] | None = None,
+        paces: Paces | None = None,
     ) -> None:
-        kinds: dict[tuple[bool, float], list[torch.nn.Parameter]] = defaultdict(list)
+        usual = {"factor": 1.0, "weight_decay": weight_decay}
+        kinds: dict[tuple[bool, float, float], list[torch.nn.Parameter]] = defaultdict(list)
         for name, parameter in named.items():
-            kinds[_is_matrix(name, parameter), (factors or {}).get(name, 1.0)].append(parameter)
+            pace = (paces or {}).get(name, usual)
+            kinds[_is_matrix(name, parameter), pace["factor"], pace["weight_decay"]].append(parameter)
         groups = [
-            {"params": kinds[is_matrix, factor], "orthogonal": is_matrix, "factor": factor}
-            for is_matrix, factor in sorted(kinds, key=lambda kind: (not kind[0], kind[1]))
+            {"params": kinds[kind], "orthogonal": kind[0], "factor": kind[1], "weight_decay": kind[2]}
+            for kind in sorted(kinds, key=lambda kind: (not kind[0], *kind[1:]))
         ]
         defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "betas": betas}
         super().__init__(groups, defaults)

@@ -18,23 +18,25 @@ from fusain.data.batch import Batch
 from fusain.errors import NonFiniteError, StorageError
 from fusain.models.family import Family, at_rest
 from fusain.models.weights import check_fit
-from fusain.settings.section import Section, basic
+from fusain.settings.section import basic
 from fusain.training import checkpoint as checkpoints
-from fusain.training import diagnosis
-from fusain.training.averaging import Average
+from fusain.training import diagnosis, optimizer_memory
+from fusain.training.averaging import make_average
 from fusain.training.checkpoint import Checkpoint, Checkpoints
 from fusain.training.engine import Engine
 from fusain.training.events import EventLog
 from fusain.training.held_out import held_out_loss
 from fusain.training.method import Method, Progress
-from fusain.training.optimizers import OptimizerName, ScheduleName, learning_rate, make_optimizer
+from fusain.training.optimizers import OptimizerSettings, make_optimizer
+from fusain.training.paces import PartSettings
+from fusain.training.schedules import ScheduleSettings, learning_rate
 from fusain.training.stopping import Reason, StopRequest
 
 OVERFLOWS_IN_A_ROW = 10
 FAILED_SAVES_IN_A_ROW = 2
 
 
-class TrainSettings(Section):
+class TrainSettings(ScheduleSettings, OptimizerSettings):
     """How long and how fast it learns."""
 
     steps: int | None = basic(None, ge=1, json_schema_extra={"instead_of": "epochs"})
@@ -45,16 +47,10 @@ class TrainSettings(Section):
     """Images a step. Larger is steadier and needs more memory."""
     accumulation: int = Field(1, ge=1)
     """Batches whose gradients are added up before each step: a larger batch for the memory of a small one."""
-    learning_rate: float = basic(1e-4, gt=0, le=1, json_schema_extra={"usual": [1e-6, 1e-2]})
+    learning_rate: float = basic(
+        1e-4, gt=0, le=1, json_schema_extra={"usual": [1e-6, 1e-2], "usual_unless": {"optimizer": "prodigy"}}
+    )
     """How far each step goes. Too high: noise or NaN; too low: nothing is learnt."""
-    optimizer: OptimizerName = Field("adamw")
-    """`adamw` is safe; `muon` brings fresh weights far in few steps; `lion` wants a third to a tenth of the rate."""
-    weight_decay: float = Field(0.01, ge=0, le=1)
-    """Pulls weights towards zero; 0.0001 to 0.01."""
-    schedule: ScheduleName = "constant"
-    """How the learning rate changes: `constant`, or falling to zero as a line or a cosine."""
-    warmup_steps: int = Field(0, ge=0)
-    """Steps over which the learning rate rises from zero."""
     clip_norm: float = Field(1.0, ge=0)
     """Longest gradient allowed; 0 lets any through."""
     ema_decay: float = Field(0.999, ge=0, lt=1)
@@ -63,6 +59,8 @@ class TrainSettings(Section):
     """Measure the held-out loss after this many steps. Without it, up to twenty times a run."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Start of all randomness: the same seed gives the same run."""
+    parts: tuple[PartSettings, ...] = ()
+    """Parts of the network that learn at a pace of their own, as in [{ names = "*.bias", weight_decay = 0 }]."""
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainSettings:
@@ -123,14 +121,19 @@ class Trainer:
         parts, engine = self.parts, self.parts.engine
         self._parameters = parts.method.prepare(parts.family)
         parts.family.to(engine.device)
-        name, weight_decay = self.settings.optimizer, self.settings.weight_decay
-        factors, rate = parts.method.rates(self._parameters), self.settings.learning_rate
+        train = self.settings
         self._optimizer: Any = make_optimizer(
-            name, self._parameters, factors, learning_rate=rate, weight_decay=weight_decay
+            train.optimizer,
+            self._parameters,
+            parts.method.rates(self._parameters),
+            learning_rate=train.learning_rate,
+            weight_decay=train.weight_decay,
+            options=train.optimizer_options,
+            parts=train.parts,
         )
         network, self._optimizer = engine.accelerator.prepare(parts.family.network, self._optimizer)
         parts.family.network = network.train()
-        self.average = Average(self._parameters, decay) if (decay := self.settings.ema_decay) else None
+        self.average = make_average(self._optimizer, self._parameters, train.ema_decay)
 
     def run(self, stop: StopRequest) -> Reason | None:
         """Train to the end, or to a stop; the reason for stopping early is returned."""
@@ -186,9 +189,8 @@ class Trainer:
             for name, parameter in self._parameters.items():
                 parameter.copy_(weights[name])
         if state["optimizer_name"] == self.settings.optimizer:
-            memory = checkpoints.unflatten(saved.tensors("optimizer"), state["optimizer"])
-            # The groups hold settings, of which one may have been changed by the user's word since.
-            self._optimizer.load_state_dict({**memory, "param_groups": self._optimizer.state_dict()["param_groups"]})
+            memory = saved.tensors("optimizer")
+            optimizer_memory.restore(self._optimizer, self._parameters, memory, state["optimizer"])
         if self.average:
             self.average.restore(saved.tensors("ema") or weights)
         if parts.engine.accelerator.scaler is not None and state["scaler"] is not None:
@@ -201,13 +203,7 @@ class Trainer:
         return self.average.in_place() if self.average else nullcontext()
 
     def _set_learning_rate(self) -> float:
-        rate = learning_rate(
-            self.settings.schedule,
-            self.settings.learning_rate,
-            step=self.step,
-            total=self.plan.steps,
-            warmup=self.settings.warmup_steps,
-        )
+        rate = learning_rate(self.settings, self.settings.learning_rate, step=self.step, total=self.plan.steps)
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         return rate
@@ -270,7 +266,7 @@ class Trainer:
 
     def _save(self, *, must: bool) -> None:
         """A full disk costs one checkpoint and a warning; the second in a row, or one that must be, stops the run."""
-        optimizer, rest = checkpoints.flatten(self._optimizer.state_dict())
+        optimizer, rest = optimizer_memory.flatten(self._optimizer, self._parameters)
         tensors: dict[str, Mapping[str, torch.Tensor]] = {"trainable": self._parameters, "optimizer": optimizer}
         if self.average:
             tensors["ema"] = self.average.tensors()

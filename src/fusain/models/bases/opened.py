@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 import torch
 
+from fusain.models import noise
 from fusain.models.bases import content
 from fusain.models.bases.stored import Stored, read_tensors
 from fusain.settings.notice import Notice
@@ -82,10 +83,10 @@ class Base:
     """What to tell the user though nothing is wrong."""
 
     @property
-    def prediction(self) -> Literal["epsilon", "v"] | None:
+    def prediction(self) -> noise.Prediction | None:
         """What the UNet predicts; None where the base cannot say."""
         said = self.scheduler.get("prediction_type")
-        return "v" if said == "v_prediction" else "epsilon" if said == "epsilon" else None
+        return next((ours for ours, theirs in noise.PREDICTIONS.items() if theirs == said), None)
 
     @property
     def files(self) -> tuple[Path, ...]:

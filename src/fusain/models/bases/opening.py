@@ -14,6 +14,7 @@ from fusain.errors import SettingsError, StorageError
 from fusain.models.bases import autoencoders, diffusers_folder, hub, layouts, single_file
 from fusain.models.bases.opened import Base, Component, Weights
 from fusain.models.bases.tokenizers import given_tokenizer, tokenizers_of
+from fusain.settings import user_file
 
 MINIATURE: Final = "fusain:"
 HUB_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -70,6 +71,11 @@ def local_path(source: str) -> Path | None:
     path = Path(source).expanduser()
     if path.exists():
         return path
+    models = user_file.models_folder()
+    if models is not None and path.name == source:
+        found = next((one for one in (models / source, models / f"{source}.safetensors") if one.exists()), None)
+        if found is not None:
+            return found
     # `models/mine` beside a folder `models` is a mistyped path, not somebody's model on the hub.
     is_hub_id = HUB_ID.fullmatch(source) and not source.lower().endswith(FILE_SUFFIXES)
     if is_hub_id and not path.parent.exists():
@@ -78,6 +84,8 @@ def local_path(source: str) -> Path | None:
     near = get_close_matches(path.name, beside, n=1)
     if near:
         raise StorageError("E-MODEL-039", where=source, nearest=path.parent / near[0])
+    if models is not None and path.name == source:
+        raise StorageError("E-MODEL-059", where=source, models=models)
     raise StorageError("E-MODEL-040", where=source)
 
 

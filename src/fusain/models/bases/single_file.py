@@ -166,11 +166,12 @@ def _text_encoder(header: Header, part: str, architecture: str) -> Component:
     return Component(part, CLASS_NAMES[part], inferred.text_encoder(_shapes(named), known), named)
 
 
-def _prediction(header: Header) -> dict[str, str]:
+def _prediction(header: Header) -> dict[str, Any]:
     """What the file says of its prediction: by the key that trainers of v models leave, or in its metadata."""
     said = header.metadata.get("modelspec.prediction_type", "")
     if "v_pred" in header.tensors or said == "v":
-        return {"prediction_type": "v_prediction"}
+        zero = {"rescale_betas_zero_snr": True} if "ztsnr" in header.tensors else {}
+        return {"prediction_type": "v_prediction", **zero}
     return {"prediction_type": "epsilon"} if said == "epsilon" else {}
 
 

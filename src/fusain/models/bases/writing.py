@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from fusain.errors import SettingsError, StorageError
+from fusain.models import noise
 from fusain.models import weights as storing
 from fusain.models.bases import layouts, naming, single_file
 from fusain.models.bases.building import CLASSES
@@ -43,7 +44,7 @@ UNCHECKED: Final = {"requires_safety_checker": False, "safety_checker": [None, N
 def write_folder(base: Base, folder: Path, tokenizer: str | None = None, *, prediction: str | None = None) -> None:
     """What `DiffusionPipeline.from_pretrained` loads; weights stay as precise as they are, `tokenizer` may be given."""
     refuse_existing(folder)
-    said = {"epsilon": "epsilon", "v": "v_prediction"}.get(prediction or "", base.scheduler.get("prediction_type"))
+    said = _said(prediction) or base.scheduler.get("prediction_type")
     if said is None:
         raise SettingsError("E-MODEL-054", where=base.source)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -52,6 +53,10 @@ def write_folder(base: Base, folder: Path, tokenizer: str | None = None, *, pred
         _write_all(base, waiting, tokenizer, dict(base.scheduler) | {"prediction_type": said})
         refuse_existing(folder)
         os.rename(waiting, folder)
+
+
+def _said(prediction: str | None) -> str | None:
+    return next((theirs for ours, theirs in noise.PREDICTIONS.items() if ours == prediction), None)
 
 
 def _write_all(base: Base, folder: Path, tokenizer: str | None, scheduler: dict[str, Any]) -> None:
@@ -111,8 +116,12 @@ def write_single(base: Base, out: Path, *, prediction: str | None = None) -> int
     for component in base.components.values():
         tensors |= _original(component, layouts.plain(base.architecture), base.source)
     said = prediction or base.prediction
+    if said == "sample":
+        raise SettingsError("E-MODEL-060", where="prediction", own=said, guessed="epsilon")
     if said == "v":
         tensors["v_pred"] = torch.zeros(0)  # where other tools look for it
+        if base.scheduler.get("rescale_betas_zero_snr"):
+            tensors["ztsnr"] = torch.zeros(0)
     noted = {"modelspec.prediction_type": said} if said else {}
     with beside(out) as waiting:
         save_file(tensors, waiting, metadata={"format": "pt", **noted})

@@ -45,11 +45,19 @@ class PixelSettings(Section):
     class_dropout: float = Field(0.1, ge=0, lt=1)
     """Dropout inside the class network's bottleneck."""
     prediction: noise.Prediction = "epsilon"
-    """What the network predicts: the noise, or the velocity `v` (steadier with few sampling steps)."""
+    """What the network predicts: the noise, the velocity `v` (steadier with few sampling steps), or the image itself
+    (`sample`)."""
     betas: noise.Betas = "linear"
     """How noise grows over time. `cosine` keeps more of small images."""
     train_timesteps: int = Field(1000, ge=10, le=10_000)
     """Number of noise levels in training."""
+    zero_terminal_snr: bool = False
+    """Leave nothing of the image at the last time, so that very dark and very bright images can be drawn. Not with
+    `epsilon`."""
+
+    def faults(self) -> Iterator[SettingsError]:
+        if self.zero_terminal_snr and self.prediction == "epsilon":
+            yield SettingsError("E-CFG-032", where="family.zero_terminal_snr")
 
     def silent_settings(self) -> dict[str, str]:
         if self.condition == "class":
@@ -127,7 +135,12 @@ class Pixel(Family):
         self.settings = settings
         self.facts = facts
         self.condition = settings.condition
-        self.schedule = NoiseSchedule(settings.betas, settings.train_timesteps, settings.prediction)
+        self.schedule = NoiseSchedule(
+            settings.betas,
+            settings.train_timesteps,
+            settings.prediction,
+            zero_terminal_snr=settings.zero_terminal_snr,
+        )
         self.network: torch.nn.Module = _build(settings, len(facts.classes))
 
     @property
@@ -150,41 +163,28 @@ class Pixel(Family):
         return embedding.parameters() if embedding is not None else iter(())
 
     def pipeline(self, scheduler: Any) -> Any:
-        from diffusers import DDIMPipeline, DDPMPipeline
-        from diffusers.schedulers import DDPMScheduler
+        from fusain.models.pixel_pipeline import PixelPipeline
 
-        from fusain.models.class_pipeline import ClassConditionalPipeline
-
-        if self._bare.class_embedding is not None:
-            pipeline: Any = ClassConditionalPipeline(self._bare.unet, self._bare.class_embedding, scheduler)
-        elif isinstance(scheduler, DDPMScheduler):
-            pipeline = DDPMPipeline(self._bare.unet, scheduler)
-        else:
-            pipeline = DDIMPipeline(self._bare.unet, scheduler)
-            pipeline.scheduler = scheduler  # the pipeline's constructor rebuilds the one it is given
+        pipeline = PixelPipeline(self._bare.unet, self._bare.class_embedding, scheduler)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
     def draw(self, request: DrawRequest) -> torch.Tensor:
-        from diffusers import DDIMPipeline
-
-        pipeline = self.pipeline(request.scheduler)
-        arguments: dict[str, Any] = {"generator": list(request.generators), "num_inference_steps": request.steps}
-        if self.condition == "class":
-            arguments |= {"labels": request.labels_BK, "guidance_scale": request.guidance, "eta": request.eta}
-        else:
-            arguments |= {"batch_size": len(request.generators), "output_type": "numpy"}
-            if isinstance(pipeline, DDIMPipeline):
-                arguments["eta"] = request.eta
-        images = pipeline(**arguments).images
+        images = self.pipeline(request.scheduler)(
+            request.labels_BK,
+            generator=request.generators,
+            num_inference_steps=request.steps,
+            guidance_scale=request.guidance,
+            eta=request.eta,
+        ).images
         return functional.pixel_shuffle(torch.from_numpy(images).permute(0, 3, 1, 2), self.settings.patch)
 
     def save(self, folder: Path) -> None:
-        from diffusers import DDPMScheduler
+        from diffusers import DDPMPipeline, DDPMScheduler
 
         scheduler = DDPMScheduler(**self.schedule.as_diffusers())
         if self._bare.class_embedding is None:
-            self.pipeline(scheduler).save_pretrained(folder)
+            DDPMPipeline(self._bare.unet, scheduler).save_pretrained(folder)
             return
         cast(Any, self._bare.unet).save_pretrained(folder / "unet")
         scheduler.save_pretrained(folder / "scheduler")

@@ -40,8 +40,12 @@ class StableDiffusionSettings(Section):
     """Which weights of an original single file are read, where it holds both."""
     size: int = basic(512, ge=32, le=4096, multiple_of=8)
     """Side of the images in pixels; with buckets, the root of the area that no image exceeds."""
-    prediction: Literal["auto", "epsilon", "v"] = "auto"
-    """What the base predicts; `auto` believes the base. Single files of version 2 do not say."""
+    prediction: Literal["auto", "epsilon", "v", "sample"] = "auto"
+    """What the base predicts; `auto` believes the base. Single files of version 2 do not say. Another one than the
+    base's makes it learn that one anew."""
+    zero_terminal_snr: Literal["auto", "on", "off"] = "auto"
+    """Leave nothing of the image at the last time, so that very dark and very bright images can be drawn; `auto`
+    believes the base. Not with `epsilon`."""
     clip_skip: int = Field(0, ge=0, le=11)
     """Layers of the text encoder left out at its end. 1 here is what other tools call clip skip 2."""
     text_windows: int = Field(1, ge=1, le=8)
@@ -105,7 +109,8 @@ class StableDiffusion(Family):
         prediction = base.prediction if settings.prediction == "auto" else settings.prediction
         if prediction is None:
             raise SettingsError("E-MODEL-058", where="family.prediction", base=settings.base)
-        self.schedule = NoiseSchedule.from_diffusers(base.scheduler, prediction)
+        zero = {"auto": None, "on": True, "off": False}[settings.zero_terminal_snr]
+        self.schedule = NoiseSchedule.from_diffusers(base.scheduler, prediction, zero_terminal_snr=zero)
         self.tokenizer = bases.load_tokenizer(base, settings.tokenizer)
         self._autoencoder: torch.nn.Module | None = self._built("vae")
         self._hidden_caption: torch.Tensor | None = None

@@ -43,8 +43,11 @@ class StableDiffusionXLSettings(Section):
     """Which weights of an original single file are read, where it holds both."""
     size: int = basic(1024, ge=32, le=4096, multiple_of=8)
     """Side of the images in pixels; with buckets, the root of the area that no image exceeds."""
-    prediction: Literal["auto", "epsilon", "v"] = "auto"
-    """What the base predicts; `auto` believes the base."""
+    prediction: Literal["auto", "epsilon", "v", "sample"] = "auto"
+    """What the base predicts; `auto` believes the base. Another one than the base's makes it learn that one anew."""
+    zero_terminal_snr: Literal["auto", "on", "off"] = "auto"
+    """Leave nothing of the image at the last time, so that very dark and very bright images can be drawn; `auto`
+    believes the base. Not with `epsilon`."""
     clip_skip: int = Field(0, ge=0, le=10)
     """Layers of the text encoders left out beside the last, which this model never reads."""
     text_windows: int = Field(1, ge=1, le=8)
@@ -127,8 +130,9 @@ class StableDiffusionXL(Family):
         self.base, self.architecture = base, base.architecture
         prediction = base.prediction if settings.prediction == "auto" else settings.prediction
         if prediction is None or base.components["vae"].config.get("latents_mean"):
-            raise SettingsError("E-MODEL-059", where="family.base", base=settings.base)
-        self.schedule = NoiseSchedule.from_diffusers(base.scheduler, prediction)
+            raise SettingsError("E-MODEL-061", where="family.base", base=settings.base)
+        zero = {"auto": None, "on": True, "off": False}[settings.zero_terminal_snr]
+        self.schedule = NoiseSchedule.from_diffusers(base.scheduler, prediction, zero_terminal_snr=zero)
         self._tokenizers = {
             name: bases.load_tokenizer(base, settings.tokenizer, part) for name, part in ENCODERS.items()
         }

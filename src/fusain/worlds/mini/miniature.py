@@ -27,7 +27,7 @@ class Bars:
 
 @dataclass(frozen=True)
 class Miniature:
-    """One miniature: sizes, drawings, the settings of its two trainings, and the judge of its pictures."""
+    """One miniature: sizes, drawings, the settings of its trainings, and the judge of its pictures."""
 
     name: str
     sizes: Sizes
@@ -36,8 +36,9 @@ class Miniature:
     autoencoder: Path | None
     """Settings of the training of the autoencoder, on all styles: it must give back whatever is taught later. None
     where a `shared` one had it."""
-    text_to_image: Path
-    """Settings of the training of the UNet, on captions, without the style and the characters that are kept back."""
+    text_to_image: tuple[Path, ...]
+    """Settings of the trainings of the UNet, one after the other, on captions, without the style and the characters
+    that are kept back."""
     judge: Plan
     lesson: Lesson
     """Of the last text encoder, before it reads captions for the UNet."""
@@ -59,8 +60,8 @@ MINI_SD: Final = Miniature(
         vae_channels=(16, 32, 64),
         vae_layers=1,
         latents=6,
-        unet_channels=(32, 96, 128),
-        unet_attends=(False, True, True),  # at 16 x 16 it would cost more than all else
+        unet_channels=(64, 96, 96),
+        unet_attends=(False, True, False),  # at 16 x 16 it would cost more than all else; in the middle it does anyway
         unet_layers=1,
         unet_heads=4,
         text_width=128,
@@ -70,7 +71,7 @@ MINI_SD: Final = Miniature(
     drawings=12_000,
     seed=1,
     autoencoder=HERE / "autoencoder.toml",
-    text_to_image=HERE / "text_to_image.toml",
+    text_to_image=(HERE / "hearing.toml", HERE / "drawing.toml"),
     judge=face_reader.plan(),
     lesson=Lesson(),
 )
@@ -79,6 +80,7 @@ MINI_SDXL: Final = Miniature(
     sizes=replace(
         MINI_SD.sizes,
         unet_channels=(32, 80, 112),
+        unet_attends=(False, True, True),
         unet_layers=2,  # the blocks of the published model, by whose numbers its LoRAs are named elsewhere
         unet_transformers=(1, 1, 2),
         second=Second(width=128, layers=3, heads=4, pooled=64, sizes=32),
@@ -86,7 +88,7 @@ MINI_SDXL: Final = Miniature(
     drawings=12_000,
     seed=1,
     autoencoder=None,
-    text_to_image=HERE / "text_to_image_xl.toml",
+    text_to_image=(HERE / "text_to_image_xl.toml",),
     judge=face_reader.plan(),
     lesson=Lesson(),
     kind="sdxl",

@@ -1,0 +1,147 @@
+"""What stands between a run and a tracker: bounded, patient for a while, never in the way."""
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from fusain.runs import tracking
+from fusain.training import relay
+from fusain.training.relay import Relay, Unresponsive
+from fusain.training.tracker import Place, Tracker
+
+START = {"kind": "start", "step": 0}
+
+
+class Gate(Tracker):
+    """A place that takes nothing before its gate is opened."""
+
+    kind: ClassVar[str] = "gate"
+    name: ClassVar[str] = "Gate"
+    package: ClassVar[str] = "json"
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self.is_open, self.is_closed = threading.Event(), threading.Event()
+        self.heard: list[Any] = []
+
+    def open(self) -> Any:
+        return self
+
+    def start(self) -> None:
+        self.is_open.wait()
+
+    def describe(self, settings: Mapping[str, Any]) -> None:
+        self.heard.append(dict(settings))
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.heard.append((step, values))
+
+    def samples(self, sheet: Path, step: int) -> None:
+        self.heard.append((step, sheet.read_text()))
+
+    def checkpoint(self, folder: Path, step: int) -> None:
+        self.heard.append((step, (folder / "state.json").read_text()))
+
+    def close(self) -> None:
+        self.is_closed.set()
+
+
+def step(number: int) -> dict[str, Any]:
+    return {"kind": "step", "step": number, "loss": 0.5, "norm": 1.0, "rate": 0.1}
+
+
+def while_busy(listener: Relay) -> None:
+    """Events, until the listener is tired of a call that does not come back."""
+    while True:
+        listener(step(1))
+
+
+def curves() -> dict[str, float]:
+    return {"train/loss": 0.5, "train/norm": 1.0, "train/rate": 0.1}
+
+
+def test_all_events_arrive_in_their_order(tmp_path: Path) -> None:
+    sheet = tmp_path / "samples" / "step-1" / "sheet.png"
+    sheet.parent.mkdir(parents=True)
+    sheet.write_text("drawn")
+    gate = Gate(Place(tmp_path, "run"))
+    listener = Relay(gate, lambda: {"train.steps": 2})
+    for event in (START, step(1), {"kind": "samples", "step": 1, "path": "samples/step-1"}, step(2)):
+        listener(event)
+    listener({"kind": "warning", "code": "W-TRAIN-001", "text": "nothing for it"})
+    gate.is_open.set()
+    assert list(listener.finish()) == []
+    assert gate.heard == [{"train.steps": 2}, (1, curves()), (1, "drawn"), (2, curves())]
+    assert gate.is_closed.is_set()
+
+
+def test_what_finds_no_room_is_left_out_and_counted(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(relay, "ROOM", 5)
+    gate = Gate(Place(tmp_path, "run"))
+    listener = Relay(gate, dict)
+    for event in (START, *map(step, range(1, 1001))):
+        listener(event)
+    gate.is_open.set()
+    (notice,) = listener.finish()
+    arrived = len(gate.heard) - 1
+    assert arrived in (4, 5)
+    assert str(notice) == (
+        f"W-TRACK-002 Gate was slower than the training: {1000 - arrived} rows or files are missing there. "
+        "events.jsonl has all rows."
+    )
+
+
+def test_a_checkpoint_that_gave_way_to_a_newer_one_is_left_out_and_counted(tmp_path: Path) -> None:
+    gate = Gate(Place(tmp_path, "run", checkpoints=True))
+    listener = Relay(gate, dict)
+    gate.is_open.set()
+    for event in (START, {"kind": "checkpoint", "step": 4, "path": "step-00000004"}, step(5)):
+        listener(event)
+    (notice,) = listener.finish()
+    assert notice.message.what == (
+        "Gate was slower than the training: 1 rows or files are missing there. events.jsonl has all rows."
+    )
+    assert gate.heard == [{}, (5, curves())]
+
+
+def test_a_call_that_does_not_come_back_is_raised_at_a_later_event(tmp_path: Path, monkeypatch: Any) -> None:
+    gate = Gate(Place(tmp_path, "run"))
+    listener = Relay(gate, dict, patience=0.01)
+    listener(START)
+    with pytest.raises(Unresponsive, match=r"^no answer for 0\.01 s$"):
+        while_busy(listener)
+    gate.is_open.set()
+
+
+def test_the_end_waits_for_a_while_only(tmp_path: Path) -> None:
+    gate = Gate(Place(tmp_path, "run"))
+    listener = Relay(gate, dict, patience=0.05)
+    listener(START)
+    with pytest.raises(Unresponsive, match=r"^not done 0\.05 s after the end$"):
+        list(listener.finish())
+    gate.is_open.set()
+
+
+def test_a_run_that_never_starts_opens_nothing(tmp_path: Path) -> None:
+    gate = Gate(Place(tmp_path, "run"))
+    listener = Relay(gate, dict)
+    listener({"kind": "note", "text": "Already at step 9"})
+    assert list(listener.finish()) == []
+    assert gate.heard == []
+
+
+def test_the_same_run_is_known_by_the_same_id(tmp_path: Path) -> None:
+    place = Place(tmp_path, "run")
+    first = place.id
+    place.remember("mlflow", "abc")
+    assert (Place(tmp_path, "run").id, Place(tmp_path, "run").remembered("mlflow")) == (first, "abc")
+
+
+def test_all_trackers_have_their_setting() -> None:
+    from fusain.training.tracker import TrackSettings
+
+    assert sorted(tracking.TRACKERS) == ["mlflow", "tensorboard", "trackio", "wandb"]
+    assert set(tracking.TRACKERS) <= set(TrackSettings.model_fields)
