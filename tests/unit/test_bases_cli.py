@@ -164,6 +164,23 @@ def test_a_folder_becomes_the_single_file_that_it_was(architecture, single, whol
     assert bases.open_base(str(out)).prediction == ("v" if architecture == "sd2" else "epsilon")
 
 
+def test_a_single_file_says_what_it_predicts_and_that_nothing_of_the_image_is_left(single, whole, tmp_path):
+    folder, out = tmp_path / "folder", tmp_path / "again.safetensors"
+    run("convert", single("sdxl"), folder, "--to", "folder", "--tokenizer", whole)
+    path = folder / "scheduler" / "scheduler_config.json"
+    said = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    path.write_text(json.dumps(json.loads(path.read_text()) | said))
+    run("convert", folder, out)
+    assert bases.open_base(str(out)).scheduler.items() >= said.items()
+    path.write_text(json.dumps(said | {"prediction_type": "sample"}))
+    with pytest.raises(SettingsError) as caught:
+        run("convert", folder, tmp_path / "none.safetensors")
+    assert str(caught.value) == (
+        "E-MODEL-060 The model cannot be a single file: such files bring no configuration, and readers would take "
+        "epsilon where it has sample.\nWhere: prediction\nDo: Use it as a folder, which says what it is."
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "kind", "text"),
     [

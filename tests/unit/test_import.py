@@ -344,19 +344,19 @@ LONGER = "Do: Give one of these tools: kohya, OneTrainer, ai-toolkit. Their file
         (
             "flux.json",
             b'{"training_method": "LORA", "model_type": "FLUX_DEV_1"}',
-            "E-IMP-006 The configuration is for FLUX_DEV_1, which Fusain does not train.\nWhere: {path}\n"
+            "E-IMP-006 The configuration is for FLUX_DEV_1, which Fusain does not import.\nWhere: {path}\n"
             "Do: Import one for Stable Diffusion 1.x or 2.x.",
         ),
         (
             "flux.yaml",
             b"job: extension\nconfig: {process: [{type: sd_trainer, model: {is_flux: true}}]}",
-            "E-IMP-006 The configuration is for flux, which Fusain does not train.\nWhere: {path}\n"
+            "E-IMP-006 The configuration is for flux, which Fusain does not import.\nWhere: {path}\n"
             "Do: Import one for Stable Diffusion 1.x or 2.x.",
         ),
         (
             "flux.toml",
             b"t5xxl = 'a'\nnetwork_dim = 3\nnetwork_alpha = 3\nlearning_rate = 1e-4",
-            "E-IMP-006 The configuration is for a model with the part t5xxl, which Fusain does not train.\n"
+            "E-IMP-006 The configuration is for a model with the part t5xxl, which Fusain does not import.\n"
             "Where: {path}\nDo: Import one for Stable Diffusion 1.x or 2.x.",
         ),
     ],

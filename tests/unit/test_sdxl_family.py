@@ -298,3 +298,18 @@ def test_a_model_that_scales_its_latents_otherwise_is_refused(base: Path, tmp_pa
         "Do: Use stabilityai/stable-diffusion-xl-base-1.0 or a model that was made from it. If only its prediction is "
         "not said, set family.prediction."
     )
+
+
+def test_another_prediction_and_a_zero_terminal_snr_are_of_the_settings_or_of_the_base(
+    base: Path, tmp_path: Path
+) -> None:
+    asked = family(base, prediction="sample", zero_terminal_snr="on").schedule
+    assert (asked.prediction, asked.zero_terminal_snr) == ("sample", True)
+    folder = Path(shutil.copytree(base, tmp_path / "base"))
+    edit(folder / "scheduler" / "scheduler_config.json", prediction_type="v_prediction", rescale_betas_zero_snr=True)
+    believed = family(folder)
+    assert (believed.schedule.prediction, believed.schedule.zero_terminal_snr) == ("v", True)
+    assert not family(folder, zero_terminal_snr="off").schedule.zero_terminal_snr
+    believed.save(tmp_path / "saved")
+    stored = json.loads((tmp_path / "saved" / "scheduler" / "scheduler_config.json").read_text())
+    assert (stored["prediction_type"], stored["rescale_betas_zero_snr"]) == ("v_prediction", True)

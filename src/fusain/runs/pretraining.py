@@ -68,7 +68,7 @@ def pretrain(miniature: Miniature, folder: Path, *, report: Listener | None = No
     shared = {"runs_folder": str(folder), "weights_folder": "none", "train.seed": str(miniature.seed)}
     taught = _once(folder / "taught", lambda path: _taught(miniature, path))
     start = _once(folder / "fresh", lambda path: _fresh(miniature, path))
-    trainings: list[Path] = []
+    done: list[actions.TrainResult] = []
 
     def train(settings: Path, name: str, base: Path, data: Path) -> actions.TrainResult:
         own = {**shared, "family.base": str(base), "data.path": str(data)}
@@ -76,21 +76,21 @@ def pretrain(miniature: Miniature, folder: Path, *, report: Listener | None = No
 
     if miniature.autoencoder is not None:
         every_style = _once(folder / "every-style", lambda path: write_folder(_drawings(miniature, STYLES), path))
-        first = train(miniature.autoencoder, "autoencoder", start, every_style)
-        if first.stopped:
-            return Pretrained(None, None, miniature.bars, first.stopped)
-        trainings, start = [first.folder], first.folder / "weights"
+        done.append(train(miniature.autoencoder, "autoencoder", start, every_style))
+        if done[-1].stopped:
+            return Pretrained(None, None, miniature.bars, done[-1].stopped)
+        start = done[-1].folder / "weights"
     start = _once(folder / "started", lambda path: _with_words(miniature, start, path))
     for settings in miniature.text_to_image:
-        done = train(settings, settings.stem, start, taught)
-        if done.stopped:
-            return Pretrained(None, None, miniature.bars, done.stopped)
-        trainings, start = [*trainings, done.folder], done.folder / "weights"
+        done.append(train(settings, settings.stem, start, taught))
+        if done[-1].stopped:
+            return Pretrained(None, None, miniature.bars, done[-1].stopped)
+        start = done[-1].folder / "weights"
     base = _once(folder / miniature.name, lambda path: _packed(start, path))
     if miniature.sizes.second is not None:
         _framings_sheet(miniature, base).save(folder / "framings.png")
     quality = measure(miniature, base, _judge(miniature, folder / "judge.safetensors"))
-    card = miniature_card.write(miniature, quality, base, trainings=trainings)
+    card = miniature_card.write(miniature, quality, base, trainings=[one.folder for one in done])
     (base / "README.md").write_text(card, encoding="utf-8")
     return Pretrained(base, quality, miniature.bars)
 

@@ -116,8 +116,12 @@ def write_single(base: Base, out: Path, *, prediction: str | None = None) -> int
     for component in base.components.values():
         tensors |= _original(component, layouts.plain(base.architecture), base.source)
     said = prediction or base.prediction
+    if said == "sample":
+        raise SettingsError("E-MODEL-060", where="prediction", own=said, guessed="epsilon")
     if said == "v":
         tensors["v_pred"] = torch.zeros(0)  # where other tools look for it
+        if base.scheduler.get("rescale_betas_zero_snr"):
+            tensors["ztsnr"] = torch.zeros(0)
     noted = {"modelspec.prediction_type": said} if said else {}
     with beside(out) as waiting:
         save_file(tensors, waiting, metadata={"format": "pt", **noted})

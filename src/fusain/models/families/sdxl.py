@@ -44,7 +44,7 @@ class StableDiffusionXLSettings(Section):
     size: int = basic(1024, ge=32, le=4096, multiple_of=8)
     """Side of the images in pixels; with buckets, the root of the area that no image exceeds."""
     prediction: Literal["auto", "epsilon", "v", "sample"] = "auto"
-    """What the base predicts; `auto` believes the base."""
+    """What the base predicts; `auto` believes the base. Another one than the base's makes it learn that one anew."""
     zero_terminal_snr: Literal["auto", "on", "off"] = "auto"
     """Leave nothing of the image at the last time, so that very dark and very bright images can be drawn; `auto`
     believes the base. Not with `epsilon`."""
