@@ -156,6 +156,9 @@ def test_an_edited_caption_or_image_redoes_only_its_entry(place: Path, tmp_path:
     Image.new("RGB", (64, 64), "teal").save(faces / "00005.png")
     train_here(place / "text.toml", "edited", tmp_path, changes)
     assert _entries(tmp_path / "cache") == {"8x8x8": 25, "77x16": 25}
+    onward = {**changes, "family.base": str(tmp_path / "edited" / "weights"), "train.seed": 2}
+    train_here(place / "text.toml", "onward", tmp_path, onward)
+    assert _entries(tmp_path / "cache") == {"8x8x8": 25, "77x16": 25}, "only the UNet was trained"
 
 
 def _entries(cache: Path) -> dict[str, int]:

@@ -132,7 +132,10 @@ def test_the_identity_is_of_the_content(folder, tmp_path):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
-    assert bases.open_base(str(folder)).id != base.id
+    changed = bases.open_base(str(folder))
+    assert changed.id != base.id
+    assert changed.id_of(["vae"]) != moved.id_of(["vae"])
+    assert changed.id_of(["text_encoder"]) == moved.id_of(["text_encoder"])
     edit(folder / "vae" / "config.json", scaling_factor=0.5)
     assert bases.open_base(str(folder)).id not in (base.id, moved.id)
 

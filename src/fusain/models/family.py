@@ -174,6 +174,10 @@ class Family(ABC):
 
     @property
     def base_id(self) -> str:
+        """The identity of the weights to start from."""
+        return ""
+
+    def encoder_id(self, encoder: Literal["autoencoder", "text_encoder"]) -> str:
         """The identity of what encodes, a part of the name under which encoded images and captions are stored."""
         return ""
 

@@ -101,7 +101,7 @@ def _images(family: Family, dataset: Dataset, report: Callable[..., Any]) -> Enc
     def encode(pixels: torch.Tensor) -> torch.Tensor:
         return family.encode_pixels(pixels.to(device))
 
-    identity = {"base": family.base_id}
+    identity = {"base": family.encoder_id("autoencoder")}
 
     def open_store(shape: Shape) -> Stored:
         example = encode(torch.zeros(1, 3, shape.height, shape.width))
@@ -114,7 +114,7 @@ def _images(family: Family, dataset: Dataset, report: Callable[..., Any]) -> Enc
 
 def _captions(family: Family, dataset: Dataset, report: Callable[..., Any]) -> EncodedCaptions:
     captions = list(dict.fromkeys(dataset.said(_rows(dataset)) or ()))
-    identity = {"base": family.base_id, **family.reading}
+    identity = {"base": family.encoder_id("text_encoder"), **family.reading}
     store = Stored(_folder(identity), tuple(family.encode_captions([""]).shape[1:]))
     encoded = EncodedCaptions(identity, store)
     encoded.fill(captions, family.encode_captions, _progress(report, "captions"))
@@ -122,7 +122,7 @@ def _captions(family: Family, dataset: Dataset, report: Callable[..., Any]) -> E
 
 
 def _folder(identity: dict[str, Any]) -> Path:
-    """A folder for each base and way to read captions, so that those of bases that are used no more can go."""
+    """A folder for each encoder and way to read captions, so that those of encoders that are used no more can go."""
     parent = index_cache.folder() / "encoded"
     stored.prune(parent)
     return parent / stored.key(identity).hex()[:16]

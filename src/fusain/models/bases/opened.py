@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
@@ -96,9 +96,13 @@ class Base:
     @cached_property
     def id(self) -> str:
         """SHA-256 of every weight that is read and of every configuration; long the first time, then kept."""
-        hashes = {path: content.sha256(path) for path in self.files}
+        return self.id_of(self.components)
+
+    def id_of(self, names: Iterable[str]) -> str:
+        """The same of some components; it stays what it was where only others were trained."""
         lines = []
-        for name, part in sorted(self.components.items()):
+        for name, part in sorted((name, self.components[name]) for name in names):
+            hashes = {path: content.sha256(path) for path in {at.file for at in part.stored.values()}}
             lines.append(json.dumps([name, part.class_name, part.settings], sort_keys=True, default=list))
             places = sorted((key, hashes[at.file], at.key, at.part) for key, at in part.stored.items())
             lines.append(json.dumps(places))

@@ -154,6 +154,9 @@ class StableDiffusionXL(Family):
     def base_id(self) -> str:
         return self.base.id
 
+    def encoder_id(self, encoder: Literal["autoencoder", "text_encoder"]) -> str:
+        return self.base.id_of(self.text_encoders() if encoder == "text_encoder" else ["vae"])
+
     @property
     def base_revision(self) -> str | None:
         return self.base.revision
