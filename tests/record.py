@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from fusain.models.bases import fresh
+from fusain.models.bases import fresh, fresh_sd3
 from fusain.runs import actions
 from fusain.settings import recipes
 from fusain.worlds import caricatures, sprites
@@ -41,14 +41,23 @@ OF_RECIPES = {
 """What some of them want to be told."""
 
 
-def record(recipe: str, folder: Path) -> list[float]:
+ON_OTHERS = {"text-to-image on sd3": ("text-to-image", "sd3"), "lora on sd3": ("lora", "sd3")}
+"""Recipes on another family than their own."""
+
+
+def names() -> list[str]:
+    """All that is recorded."""
+    return sorted([*recipes.names(), *ON_OTHERS])
+
+
+def record(name: str, folder: Path) -> list[float]:
     """The losses of the first steps of one recipe on a small drawn world."""
-    kind = recipes.load(recipe).values["family"]["kind"]
-    own = {"pixel": _of_pixels, "sd": _of_latents, "sdxl": _of_xl}[kind](folder)
+    recipe, kind = ON_OTHERS.get(name) or (name, recipes.load(name).values["family"]["kind"])
+    own = {"pixel": _of_pixels, "sd": _of_latents, "sdxl": _of_xl, "sd3": _of_sd3}[kind](folder)
     of_recipe = OF_RECIPES.get(recipe, {})
     overrides = list({**SMALL, **own, **of_recipe, "runs_folder": str(folder / "runs")}.items())
-    actions.train(recipe, name=recipe, overrides=overrides)
-    return [loss for _, loss in sorted(losses(folder / "runs" / recipe).items())]
+    run = actions.train(recipe, name=name.replace(" ", "-"), overrides=overrides).folder
+    return [loss for _, loss in sorted(losses(run).items())]
 
 
 def _of_pixels(folder: Path) -> dict[str, str]:
@@ -76,10 +85,18 @@ def _of_xl(folder: Path) -> dict[str, str]:
     return own | {"family.base": str(base)}
 
 
+def _of_sd3(folder: Path) -> dict[str, str]:
+    """The smallest real base of 3 on caricatures."""
+    own, base = _of_latents(folder), folder / "base-3"
+    if not base.exists():
+        fresh_sd3.write(base, with_t5=True)
+    return own | {"family.kind": "sd3", "family.base": str(base)}
+
+
 def main() -> None:
     before = json.loads(FILE.read_text()) if FILE.exists() else {"losses": {}}
     with tempfile.TemporaryDirectory() as folder:
-        after = {recipe: record(recipe, Path(folder)) for recipe in recipes.names()}
+        after = {recipe: record(recipe, Path(folder)) for recipe in names()}
     for recipe, now in after.items():
         was = before["losses"].get(recipe)
         changed = was is None or any(abs(a - b) > 1e-4 * abs(b) for a, b in zip(now, was, strict=True))

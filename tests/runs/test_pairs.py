@@ -25,9 +25,9 @@ PAIRS = [
 
 def test_the_plug_folders_hold_what_we_know() -> None:
     assert (sorted(FAMILIES), sorted(METHODS), len(PAIRS)) == (
-        ["pixel", "sd", "sdxl"],
+        ["pixel", "sd", "sd3", "sdxl"],
         ["autoencoder", "full", "lora", "textual_inversion"],
-        10,
+        14,
     )
 
 

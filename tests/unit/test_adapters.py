@@ -323,8 +323,8 @@ FAULTS = {
         "Do: Download the file again; if it is whole, it cannot be used."
     ),
     "flux": (
-        "E-LORA-006 2 of the 2 tensors of the LoRA belong to no layer of Stable Diffusion 1.x, 2.x or XL; the first is "
-        "'lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight'.\n"
+        "E-LORA-006 2 of the 2 tensors of the LoRA belong to no layer of Stable Diffusion 1.x, 2.x, XL or 3; the first "
+        "is 'lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight'.\n"
         "Where: {path}\n"
         "Why: It seems to be made for Flux.\n"
         "Do: Use a LoRA for the base that you have."

@@ -182,8 +182,9 @@ def test_layers_of_larger_unets_have_no_name_in_kohyas_style(tmp_path):
     with pytest.raises(SettingsError) as caught:
         adapters.write(made, tmp_path / "lora.safetensors", "kohya")
     assert str(caught.value) == (
-        "E-LORA-021 The layer is in none of the blocks that Stable Diffusion XL has, so kohya's style has no name for "
-        f"it.\nWhere: {layer}\nDo: Write it in diffusers' style: --to diffusers."
+        "E-LORA-021 Kohya's style has no name for this layer: it is in none of the blocks that Stable Diffusion XL "
+        f"has, or in a transformer, whose names are not written.\nWhere: {layer}\n"
+        "Do: Write it in diffusers' style: --to diffusers."
     )
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from fusain.models.bases import fresh, tokenizers
+from fusain.models.bases import fresh, fresh_sd3, tokenizers
 
 COMMIT, OTHER = "a" * 40, "b" * 40
 TOKEN = "hf_" + "x" * 34
@@ -236,6 +236,28 @@ def test_revisions(client):
     )
     answer = client("good/model", revision=OTHER)
     assert f"E-NET-005 What answered is not the hub (asked for {OTHER}, it sends {COMMIT})." in answer["text"]
+
+
+def test_of_stable_diffusion_3_what_is_left_out_is_not_fetched(client, tmp_path, monkeypatch):
+    """T5 is as large as all else; asked for later, it is all that is fetched."""
+    fresh_sd3.write(tmp_path / "three", with_t5=True)
+    files = {p.relative_to(tmp_path / "three").as_posix(): p.read_bytes() for p in (tmp_path / "three").rglob("*.*")}
+    monkeypatch.setattr(Hub, "files", files)
+    Hub.asked.clear()
+    commit, architecture, _, without = client("three/model", without=["text_encoder_3", "tokenizer_3"])
+    assert (commit, architecture) == (COMMIT, "sd3")
+    weights = {name for name in files if name.endswith(".safetensors")}
+    assert loaded("three/model") & weights == weights - {"text_encoder_3/model.safetensors"}
+    Hub.asked.clear()
+    *_, whole = client("three/model")
+    assert "text_encoder_3/model.safetensors" in loaded("three/model")
+    assert whole != without
+
+
+def loaded(repository):
+    """The names of files that the stand-in was asked for."""
+    asked = (path.strip("/").split("/") for path in Hub.asked if path.startswith(f"/{repository}/resolve/"))
+    return {"/".join(parts[4:]) for parts in asked}
 
 
 def test_fetched_once_pinned_and_then_without_the_hub(client, hub):

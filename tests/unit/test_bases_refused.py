@@ -152,8 +152,8 @@ def test_another_pipeline(folder):
     edit(folder / "model_index.json", _class_name="KandinskyPipeline")
     assert refused(folder) == (
         f"E-MODEL-036 The folder is a 'KandinskyPipeline', which Fusain does not read.\nWhere: {folder}\n"
-        "Do: Use a Stable Diffusion 1.x, 2.x or XL model; those are called StableDiffusionPipeline or "
-        "StableDiffusionXLPipeline."
+        "Do: Use a Stable Diffusion 1.x, 2.x, XL or 3 model; those are called StableDiffusionPipeline, "
+        "StableDiffusionXLPipeline or StableDiffusion3Pipeline."
     )
     edit(folder / "model_index.json", _class_name="FluxPipeline")
     base = bases.open_base(str(folder))

@@ -56,3 +56,27 @@ def test_noise_is_that_of_diffusers_and_the_target_leads_along_the_line() -> Non
     assert torch.equal(noisy[2], noise[2])
     back = noisy - times.reshape(-1, 1, 1, 1) * flow.target(clean, noise)
     torch.testing.assert_close(back, clean)
+
+
+def test_a_schedule_draws_times_of_its_density_moved_towards_the_noise() -> None:
+    uniform = flow.FlowSchedule(shift=3.0, density="uniform", steps=100)
+    torch.testing.assert_close(uniform.times(torch.tensor([0.0, 0.5])), torch.tensor([3 / 102, 0.75]))
+    normal = flow.FlowSchedule(shift=2.0, mean=0.5, spread=0.8)
+    wanted = flow.shifted_times(flow.logit_normal_times(QUANTILES, 0.5, 0.8), 2.0)
+    torch.testing.assert_close(normal.times(QUANTILES.double()), wanted)
+    assert normal.times(torch.zeros(1)).item() == pytest.approx(2 / 1001)
+
+
+def test_a_schedule_says_how_much_of_the_image_is_left() -> None:
+    """As alpha-bar says it: its share by that of the noise is the signal-to-noise ratio."""
+    level = flow.FlowSchedule().signal_level(torch.tensor([0.0, 0.25, 0.5, 1.0]))
+    assert level.tolist() == pytest.approx([1, 0.9, 0.5, 0])
+
+
+def test_a_schedule_is_read_from_diffusers_and_written_for_it() -> None:
+    config = FlowMatchEulerDiscreteScheduler(shift=3.0, num_train_timesteps=500).config
+    believed = flow.FlowSchedule.from_diffusers(config, density="uniform")
+    assert believed == flow.FlowSchedule(shift=3.0, steps=500, density="uniform")
+    assert believed.as_diffusers() == {"num_train_timesteps": 500, "shift": 3.0}
+    assert flow.FlowSchedule.from_diffusers(config, shift=1.5).shift == 1.5
+    assert flow.FlowSchedule.from_diffusers({}) == flow.FlowSchedule()

@@ -105,11 +105,15 @@ def test_a_weight_means_the_same_whatever_is_predicted(weight) -> None:
         counted.append(weight(prediction, LEVEL) * (right - wrong).square().mean(1))
     torch.testing.assert_close(counted[1], counted[0], rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(counted[2], counted[0], rtol=1e-4, atol=1e-6)
+    time = 1 / (1 + torch.tensor(SNR).sqrt()).reshape(-1, 1)  # where a line from the image to the noise is as noisy
+    ways = [(x_t - (1 - time) * one) / time - one for one in (clean, guess)]
+    of_flow = weight("flow", LEVEL) * (ways[0] - ways[1]).square().mean(1)
+    torch.testing.assert_close(of_flow, counted[0], rtol=1e-4, atol=1e-6)
 
 
 def test_where_nothing_is_left_of_the_image_weights_are_finite() -> None:
     gone = torch.zeros(1)
-    for prediction in ("v", "sample"):
+    for prediction in ("v", "sample", "flow"):
         assert noise.min_snr_weight(prediction, gone, 5.0).tolist() == [0.0]
         assert noise.debiased_weight(prediction, gone).tolist() == [0.0]
         assert noise.p2_weight(prediction, gone, 1.0).tolist() == [0.0]

@@ -17,6 +17,7 @@ from fusain.models import noise
 from fusain.models.families.pixel import Pixel, PixelSettings
 from fusain.models.families.sd import StableDiffusion
 from fusain.models.family import Facts, Family, NoiseSchedule
+from fusain.models.flow import FlowSchedule
 from fusain.settings.explain import nearest
 
 NAMES = list(SAMPLERS)
@@ -221,6 +222,48 @@ def test_samplers_that_do_not_fit_are_told() -> None:
         "Do: Ask for 50 steps or less."
     )
     assert told("ddim", 101, prediction="v").startswith("E-GEN-013 Sampler 'ddim' makes at most 100 steps")
+
+
+def test_of_a_flow_draw_those_that_follow_lines() -> None:
+    schedule = FlowSchedule(shift=3.0)
+    found = {name: row.of_flow for name, row in SAMPLERS.items() if row.of_flow}
+    assert found == {
+        "ddim": "FlowMatchEulerDiscreteScheduler",
+        "euler": "FlowMatchEulerDiscreteScheduler",
+        "heun": "FlowMatchHeunDiscreteScheduler",
+    }
+    for name, kind in found.items():
+        made = make_scheduler(SamplerSettings(sampler=name), schedule)
+        assert (type(made).__name__, made.config.shift, made.config.num_train_timesteps) == (kind, 3.0, 1000)
+
+    def told(**settings: Any) -> str:
+        with pytest.raises(UsageError) as caught:
+            make_scheduler(SamplerSettings(**settings), schedule)
+        return str(caught.value)
+
+    assert told(sampler="dpm++-2m") == (
+        "E-GEN-012 Sampler 'dpm++-2m' does not fit this model: it cannot draw from a model that matches a flow.\n"
+        "Where: --sampler\n"
+        "Do: Use one of: ddim, euler, heun."
+    )
+    assert told(sampler="ddim", eta=0.5) == (
+        "E-GEN-014 This model draws along straight lines, to which no fresh noise is added, and an eta of 0.5 was "
+        "asked for.\n"
+        "Where: --eta\n"
+        "Do: Leave it at 0."
+    )
+    make_scheduler(SamplerSettings(sampler="euler", eta=0.5), schedule)
+
+
+@pytest.mark.parametrize("name", ["ddim", "euler", "heun"])
+def test_a_flow_that_knows_its_image_draws_it(name: Any) -> None:
+    for steps in (1, 5, 20):
+        scheduler = make_scheduler(SamplerSettings(sampler=name, steps=steps), FlowSchedule(shift=3.0))
+        scheduler.set_timesteps(steps)
+        x = torch.randn(IMAGE.shape, generator=torch.Generator().manual_seed(0))
+        for time in scheduler.timesteps:
+            x = scheduler.step((x - IMAGE) / (time / 1000), time, x).prev_sample
+        torch.testing.assert_close(x, IMAGE, rtol=0, atol=1e-4)
 
 
 def test_a_zero_terminal_snr_and_epsilon_are_told() -> None:

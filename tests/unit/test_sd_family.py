@@ -131,6 +131,6 @@ def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
     assert str(caught.value) == (
         "E-MODEL-036 The folder is a 'DDPMPipeline', which Fusain does not read.\n"
         f"Where: {tmp_path / 'pixel'}\n"
-        "Do: Use a Stable Diffusion 1.x, 2.x or XL model; those are called StableDiffusionPipeline or "
-        "StableDiffusionXLPipeline."
+        "Do: Use a Stable Diffusion 1.x, 2.x, XL or 3 model; those are called StableDiffusionPipeline, "
+        "StableDiffusionXLPipeline or StableDiffusion3Pipeline."
     )

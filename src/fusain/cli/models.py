@@ -245,7 +245,7 @@ def _facts(base: Base) -> dict[str, object]:
         "architecture": base.architecture,
         "id": base.id if base.components else None,
         "revision": base.revision,
-        "prediction": base.prediction,
+        "prediction": base.predicts,
         "tokenizer": None if base.tokenizer is None else str(base.tokenizer),
         "components": [
             {"name": name, "class": part.class_name, "parameters": part.parameters, "dtype": part.dtype}
@@ -263,7 +263,7 @@ def _lines(base: Base) -> list[str]:
         (name, f"{part.class_name}, {part.parameters / 1e6:,.1f} M parameters, {part.dtype}")
         for name, part in base.components.items()
     ]
-    rows.append(("prediction", base.prediction or "the model does not say"))
+    rows.append(("prediction", base.predicts or "the model does not say"))
     rows.append(("tokenizer", str(base.tokenizer or "none in the model")))
     rows += [("revision", base.revision)] if base.revision else []
     rows += [("id", base.id)] if base.components else [("told by", base.evidence)]

@@ -12,7 +12,7 @@ from fusain.errors import UsageError
 from fusain.settings.section import Section, basic
 
 if TYPE_CHECKING:  # the names are read without torch
-    from fusain.models.family import NoiseSchedule
+    from fusain.models.family import Schedule
 
 SamplerName = Literal[
     "ddim",
@@ -56,6 +56,8 @@ class Sampler:
     begins_at_zero: bool = True
     """Whether it can begin where nothing of the image is left."""
     most_steps: int | None = None
+    of_flow: str = ""
+    """diffusers' name of it for models that match a flow; empty where it does not draw from them."""
 
 
 _DPM: Final = "DPMSolverMultistepScheduler"
@@ -64,18 +66,23 @@ _SDE: Final = {**_TRAILING, "algorithm_type": "sde-dpmsolver++"}
 _KARRAS: Final = {"use_karras_sigmas": True}
 _PNDM: Final = {**_LEADING, "skip_prk_steps": True, "set_alpha_to_one": False}
 _FRESH: Final = ("generator",)
+# Along a flow the step of DDIM is that of Euler.
+_EULER: Final = "FlowMatchEulerDiscreteScheduler"
+_HEUN: Final = "FlowMatchHeunDiscreteScheduler"
 
 SAMPLERS: Final[dict[SamplerName, Sampler]] = {
-    "ddim": Sampler("DDIMScheduler", _TRAILING | {"set_alpha_to_one": True}, _CLIPPED, takes=("generator", "eta")),
+    "ddim": Sampler(
+        "DDIMScheduler", _TRAILING | {"set_alpha_to_one": True}, _CLIPPED, takes=("generator", "eta"), of_flow=_EULER
+    ),
     "ddpm": Sampler("DDPMScheduler", _LEADING, _CLIPPED, _FRESH),
     "dpm++-2m": Sampler(_DPM, _TRAILING, _THRESHOLDED, _FRESH),
     "dpm++-2m-karras": Sampler(_DPM, _TRAILING | _KARRAS, _THRESHOLDED, _FRESH, begins_at_zero=False),
     "dpm++-2m-sde": Sampler(_DPM, _SDE, _THRESHOLDED, _FRESH),
     "dpm++-2m-sde-karras": Sampler(_DPM, _SDE | _KARRAS, _THRESHOLDED, _FRESH, begins_at_zero=False),
     "unipc": Sampler("UniPCMultistepScheduler", _TRAILING, _THRESHOLDED),
-    "euler": Sampler("EulerDiscreteScheduler", _TRAILING, takes=_FRESH),
+    "euler": Sampler("EulerDiscreteScheduler", _TRAILING, takes=_FRESH, of_flow=_EULER),
     "euler-ancestral": Sampler("EulerAncestralDiscreteScheduler", _TRAILING, takes=_FRESH, reads_images=False),
-    "heun": Sampler("HeunDiscreteScheduler", _TRAILING, _CLIPPED, begins_at_zero=False),
+    "heun": Sampler("HeunDiscreteScheduler", _TRAILING, _CLIPPED, begins_at_zero=False, of_flow=_HEUN),
     "pndm": Sampler("PNDMScheduler", _PNDM, reads_images=False, begins_at_zero=False),
     "lcm": Sampler("LCMScheduler", {"set_alpha_to_one": True}, _CLIPPED, _FRESH, most_steps=_LCM_STEPS),
 }
@@ -112,11 +119,13 @@ class SamplerSettings(Section):
         return {} if "eta" in SAMPLERS[self.sampler].takes else {"eta": f"sampler {self.sampler} has no eta"}
 
 
-def check(settings: SamplerSettings, schedule: NoiseSchedule, *, where: str = "--") -> None:
+def check(settings: SamplerSettings, schedule: Schedule, *, where: str = "--") -> None:
     """Whether the sampler fits the model, before anything is drawn; `where` stands before the names of settings."""
     if reason := _unfit(SAMPLERS[settings.sampler], schedule):
         fitting = ", ".join(name for name, row in SAMPLERS.items() if not _unfit(row, schedule))
         raise UsageError("E-GEN-012", where=f"{where}sampler", sampler=settings.sampler, reason=reason, fitting=fitting)
+    if schedule.prediction == "flow" and settings.eta and "eta" in SAMPLERS[settings.sampler].takes:
+        raise UsageError("E-GEN-014", where=f"{where}eta", eta=settings.eta)
     most = min(schedule.steps, SAMPLERS[settings.sampler].most_steps or schedule.steps)
     if settings.steps > most:
         raise UsageError(
@@ -124,7 +133,9 @@ def check(settings: SamplerSettings, schedule: NoiseSchedule, *, where: str = "-
         )
 
 
-def _unfit(row: Sampler, schedule: NoiseSchedule) -> str:
+def _unfit(row: Sampler, schedule: Schedule) -> str:
+    if schedule.prediction == "flow":
+        return "" if row.of_flow else "it cannot draw from a model that matches a flow"
     if schedule.prediction == "sample" and not row.reads_images:
         return "it cannot read a model that predicts the image itself (prediction = sample)"
     if schedule.zero_terminal_snr and not row.begins_at_zero:
@@ -132,11 +143,13 @@ def _unfit(row: Sampler, schedule: NoiseSchedule) -> str:
     return ""
 
 
-def make_scheduler(settings: SamplerSettings, schedule: NoiseSchedule) -> Any:
+def make_scheduler(settings: SamplerSettings, schedule: Schedule) -> Any:
     """A fresh diffusers scheduler."""
     import diffusers
 
     check(settings, schedule)
+    if schedule.prediction == "flow":
+        return getattr(diffusers, SAMPLERS[settings.sampler].of_flow)(**schedule.as_diffusers())
     given = in_diffusers(
         settings,
         of_latents=schedule.of_latents,

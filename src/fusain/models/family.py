@@ -20,6 +20,7 @@ import torch
 from fusain.data.batch import Batch
 from fusain.errors import SettingsError
 from fusain.models import noise
+from fusain.models.flow import FlowSchedule
 from fusain.models.targets import Targets
 from fusain.settings.notice import Notice
 from fusain.settings.section import Section
@@ -69,6 +70,12 @@ class NoiseSchedule:
     def signal_level(self, times_B: torch.Tensor) -> torch.Tensor:
         return self._levels.to(times_B.device)[times_B]
 
+    def add_noise(self, clean: torch.Tensor, fresh: torch.Tensor, times_B: torch.Tensor) -> torch.Tensor:
+        return noise.add_noise(clean, fresh, self.signal_level(times_B))
+
+    def target(self, clean: torch.Tensor, fresh: torch.Tensor, times_B: torch.Tensor) -> torch.Tensor:
+        return noise.target(self.prediction, clean, fresh, self.signal_level(times_B))
+
     @cached_property
     def _levels(self) -> torch.Tensor:
         betas = noise.betas(self.betas, self.steps, start=self.start, end=self.end)
@@ -104,6 +111,10 @@ class NoiseSchedule:
         }
 
 
+Schedule = NoiseSchedule | FlowSchedule
+"""Diffusion or flow matching: both say times, noise and targets, and how diffusers' schedulers are set."""
+
+
 @dataclass(frozen=True)
 class DrawRequest:
     """One chunk of images to draw: a generator an image, so that neighbours never change an image's noise."""
@@ -134,13 +145,15 @@ class Family(ABC):
     condition: Condition
     """What steers it."""
     facts: Facts
-    schedule: NoiseSchedule
+    schedule: Schedule
     network: torch.nn.Module
     """All that can learn; the engine may put a wrapper in its place."""
     architecture: str = ""
     """The kind of its base as `models inspect` names it; empty for what nobody else has."""
     skips_by_itself: ClassVar[bool] = False
     """Whether its pipeline in diffusers is told `clip_skip`, where it has that setting."""
+    matches_flow: ClassVar[bool] = False
+    """Whether its schedule is one of flow matching."""
     lora_targets: ClassVar[Mapping[str, Targets]] = {}
     """The parts of `network` that a LoRA may go into, and the layers of each that plain names mean."""
 
@@ -153,6 +166,11 @@ class Family(ABC):
     @abstractmethod
     def conditions(cls) -> tuple[Condition, ...]:
         """What instances of this family can be steered by."""
+
+    @classmethod
+    def left_out(cls, settings: Any) -> tuple[str, ...]:
+        """Parts that diffusers expects and the weights do not hold: it must be told that they are None."""
+        return ()
 
     settings: Any
 
@@ -220,10 +238,10 @@ class Family(ABC):
         return self.schedule.signal_level(times_B)
 
     def add_noise(self, clean: torch.Tensor, fresh: torch.Tensor, times_B: torch.Tensor) -> torch.Tensor:
-        return noise.add_noise(clean, fresh, self.signal_level(times_B))
+        return self.schedule.add_noise(clean, fresh, times_B)
 
     def target(self, clean: torch.Tensor, fresh: torch.Tensor, times_B: torch.Tensor) -> torch.Tensor:
-        return noise.target(self.schedule.prediction, clean, fresh, self.signal_level(times_B))
+        return self.schedule.target(clean, fresh, times_B)
 
     @abstractmethod
     def predict(self, noisy: torch.Tensor, times_B: torch.Tensor, condition: Any) -> torch.Tensor: ...

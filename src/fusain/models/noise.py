@@ -11,6 +11,8 @@ Betas = Literal["linear", "scaled_linear", "cosine"]
 Prediction = Literal["epsilon", "v", "sample"]
 PREDICTIONS: Final[dict[Prediction, str]] = {"epsilon": "epsilon", "v": "v_prediction", "sample": "sample"}
 """Our names and diffusers'."""
+Asked = Literal["epsilon", "v", "sample", "flow"]
+"""What a network may be asked for: one of these, or the way from the image to the noise (`models/flow.py`)."""
 
 
 def betas(schedule: Betas, steps: int, *, start: float = 1e-4, end: float = 0.02) -> torch.Tensor:
@@ -66,19 +68,19 @@ def target(prediction: Prediction, clean: torch.Tensor, noise: torch.Tensor, lev
     return level.sqrt() * noise - (1 - level).sqrt() * clean
 
 
-def min_snr_weight(prediction: Prediction, level_B: torch.Tensor, gamma: float) -> torch.Tensor:
+def min_snr_weight(prediction: Asked, level_B: torch.Tensor, gamma: float) -> torch.Tensor:
     """min(SNR, gamma) / SNR of the noise's error (Hang et al. 2023, arXiv 2303.09556, section 3.4)."""
     snr_B = _snr(level_B)
     return _in_terms_of(prediction, snr_B.clamp(max=gamma), snr_B)
 
 
-def debiased_weight(prediction: Prediction, level_B: torch.Tensor) -> torch.Tensor:
+def debiased_weight(prediction: Asked, level_B: torch.Tensor) -> torch.Tensor:
     """1 / sqrt(SNR) of the noise's error (Yu et al. 2023, arXiv 2310.08442)."""
     snr_B = _snr(level_B)
     return _in_terms_of(prediction, snr_B.sqrt(), snr_B)
 
 
-def p2_weight(prediction: Prediction, level_B: torch.Tensor, gamma: float, k: float = 1.0) -> torch.Tensor:
+def p2_weight(prediction: Asked, level_B: torch.Tensor, gamma: float, k: float = 1.0) -> torch.Tensor:
     """1 / (k + SNR)^gamma of the noise's error (Choi et al. 2022, arXiv 2204.00227)."""
     snr_B = _snr(level_B)
     return _in_terms_of(prediction, snr_B / (k + snr_B) ** gamma, snr_B)
@@ -89,11 +91,14 @@ def _snr(level_B: torch.Tensor) -> torch.Tensor:
     return level_B / (1 - level_B)
 
 
-def _in_terms_of(prediction: Prediction, of_clean_B: torch.Tensor, snr_B: torch.Tensor) -> torch.Tensor:
+def _in_terms_of(prediction: Asked, of_clean_B: torch.Tensor, snr_B: torch.Tensor) -> torch.Tensor:
     """A weight of the image's squared error as one of what is predicted.
 
-    Of one and the same error, that of the noise is SNR times and that of the velocity SNR + 1 times as large.
+    Of one and the same error, that of the noise is SNR times, that of the velocity SNR + 1 times, and that of a flow
+    (1 + sqrt(SNR))^2 times as large.
     """
     if prediction == "sample":
         return of_clean_B
+    if prediction == "flow":
+        return of_clean_B / (1 + snr_B.sqrt()) ** 2
     return of_clean_B / (snr_B if prediction == "epsilon" else snr_B + 1)

@@ -11,7 +11,7 @@ from fusain.models import text
 def save(pipeline: Any, folder: Path) -> None:
     """Part by part: the pipeline's own way would write its text encoders in a layout that few readers know."""
     for name, part in pipeline.components.items():
-        if name.startswith("text_encoder"):
+        if part is not None and name.startswith("text_encoder"):
             text.save_encoder(part, folder / name)
         elif part is not None:
             part.save_pretrained(folder / name)

@@ -13,3 +13,8 @@ OF_UNET: Final[Targets] = {
     "feed_forward": ("*.ff.net.*", "*.attentions.*.proj_in", "*.attentions.*.proj_out"),
 }
 OF_CLIP: Final[Targets] = {"attention": ("*.self_attn.*_proj",), "feed_forward": ("*.mlp.fc?",)}
+OF_MMDIT: Final[Targets] = {
+    "attention": ("*.attn*.to_q", "*.attn*.to_k", "*.attn*.to_v", "*.attn*.to_out.0", "*.attn.*add_*"),
+    "feed_forward": ("*.ff.net.*", "*.ff_context.net.*"),
+}
+"""The transformer of Stable Diffusion 3, in whose blocks image and text each have layers of their own."""

@@ -15,9 +15,14 @@ CUTS_SHOWN = 5
 
 
 def save_encoder(encoder: torch.nn.Module, folder: Path) -> None:
-    """Configuration and weights, in the layout with a prefix that readers elsewhere expect."""
+    """Configuration and weights: of CLIP in the layout with a prefix that readers elsewhere expect, of T5 as it is."""
     cast(Any, encoder).config.save_pretrained(folder)
-    weights.write(folder / "model.safetensors", text_names.as_written(encoder.state_dict()))
+    found = encoder.state_dict()
+    if text_names.T5_TABLE in found:
+        found = {name: tensor for name, tensor in found.items() if name not in text_names.T5_COPIES}
+    else:
+        found = text_names.as_written(found)
+    weights.write(folder / "model.safetensors", found)
 
 
 def load_encoder(encoder: torch.nn.Module, folder: Path) -> None:

@@ -16,7 +16,7 @@ OF_TEXT: Final = """\
 import torch
 from diffusers import {scheduler}, DiffusionPipeline
 
-pipeline = DiffusionPipeline.from_pretrained("{repo}")
+pipeline = DiffusionPipeline.from_pretrained("{repo}"{without})
 pipeline.scheduler = {scheduler}.from_config(pipeline.scheduler.config{extra})
 {before}image = pipeline(
 {options}
@@ -28,7 +28,7 @@ ON_BASE: Final = """\
 import torch
 from diffusers import {scheduler}, DiffusionPipeline
 
-pipeline = DiffusionPipeline.from_pretrained("{base}")
+pipeline = DiffusionPipeline.from_pretrained("{base}"{without})
 pipeline.scheduler = {scheduler}.from_config(pipeline.scheduler.config{extra})
 {loading}
 {before}image = pipeline(
@@ -133,7 +133,7 @@ def first_prompt(settings: RunSettings) -> str:
 
 
 def _of_text(settings: RunSettings, program: str, **places: str) -> str:
-    drawing, family, skips = settings.samples, settings.family, settings.family.clip_skip
+    drawing, family, skips = settings.samples, settings.family, getattr(settings.family, "clip_skip", 0)
     by_itself = FAMILIES[family.kind].skips_by_itself
     numbers = {
         "num_inference_steps": drawing.steps,
@@ -149,7 +149,8 @@ def _of_text(settings: RunSettings, program: str, **places: str) -> str:
         lines = [f"prompt_embeds=states({prompt}),", f"negative_prompt_embeds=states({negative}),", *lines]
     else:
         lines = [f"{prompt},", *([f"negative_prompt={negative},"] if drawing.negative else []), *lines]
-    places |= _scheduler(settings)
+    left_out = FAMILIES[family.kind].left_out(family)
+    places |= _scheduler(settings) | {"without": "".join(f", {part}=None" for part in left_out)}
     before = SKIPPING.format(layer=skips + 1, text=_read(settings)) if skips and not by_itself else ""
     return program.format(before=before, options=indent("\n".join(lines), "    "), **places)
 
@@ -181,6 +182,9 @@ def _of_pixels(settings: RunSettings, repo: str, classes: list[str]) -> str:
 def _scheduler(settings: RunSettings) -> dict[str, str]:
     """What diffusers calls the sampler, and how it must be set to draw what Fusain draws."""
     family, is_text = settings.family, settings.family.condition == "text"
+    if FAMILIES[family.kind].matches_flow:
+        extra = f", shift={family.shift}" if family.shift else ""
+        return {"scheduler": SAMPLERS[settings.samples.sampler].of_flow, "extra": extra}
     zero = family.zero_terminal_snr in (True, "on")
     times = LATENT_TIMES if is_text else family.train_timesteps
     given = in_diffusers(settings.samples, of_latents=is_text, times=times, zero_terminal_snr=zero)

@@ -54,7 +54,8 @@ def check_name(out: Path) -> None:
 
 def weights_of(base: Base, adapter: Adapter) -> dict[str, torch.Tensor]:
     """The weight of each layer of `adapter` in `base`; a layer that fits nothing is an error."""
-    _refuse_unread(base)
+    if not base.components:
+        raise _unread(base)
     return merging.fit(adapter, merging.finder_in(base, adapter))
 
 
@@ -69,13 +70,13 @@ def write_merged(
     """The base at `source` with the adapters in its weights, as a diffusers folder; how many layers of each fitted."""
     refuse_existing(out)
     base = open_base(source)
-    _refuse_unread(base)
+    if layouts.plain(base.architecture) not in READABLE:
+        raise _unread(base)
     merged, counts = merging.merge_into(base, adapters, allow_partial=allow_partial)
     writing.write_folder(merged, out, tokenizer, prediction=base.prediction)
     return counts
 
 
-def _refuse_unread(base: Base) -> None:
-    if not base.components:
-        wanted = " or ".join(map(layouts.in_words, READABLE))
-        raise layouts.wrong(base.source, layouts.in_words(base.architecture), wanted, base.evidence)
+def _unread(base: Base) -> FusainError:
+    wanted = " or ".join(map(layouts.in_words, READABLE))
+    return layouts.wrong(base.source, layouts.in_words(base.architecture), wanted, base.evidence)

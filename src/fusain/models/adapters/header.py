@@ -25,14 +25,16 @@ MODELS: Final = {
     "sd2": ("stable-diffusion-v2-512/lora", "sd_v2"),
     "sd2-v": ("stable-diffusion-v2-768-v/lora", "sd_v2_v"),
     "sdxl": ("stable-diffusion-xl-v1-base/lora", "sdxl_base_v1-0"),
+    "sd3": ("stable-diffusion-3/lora", ""),
 }
-"""As ModelSpec and as kohya's trainer call the model that a LoRA is for."""
+"""As ModelSpec and as kohya's trainer call the model that a LoRA is for; what it calls 3 depends on its size."""
 
 
 def for_model(architecture: str, prediction: str | None = None) -> dict[str, str]:
     """The entries that say which model a LoRA is for; none for models that have no such name."""
     names_ = MODELS.get(architecture + ("-v" if prediction == "v" else "")) or MODELS.get(architecture)
-    return {"modelspec.architecture": names_[0], "ss_base_model_version": names_[1]} if names_ else {}
+    found = {"modelspec.architecture": names_[0], "ss_base_model_version": names_[1]} if names_ else {}
+    return {key: name for key, name in found.items() if name}
 
 
 def composed(adapter: Adapter, given: Mapping[str, str]) -> dict[str, str]:
@@ -62,6 +64,8 @@ def architecture(adapter: Adapter) -> str:
     noted = [kind for kind, (spelt, _) in MODELS.items() if spelt == said]
     if noted:
         return noted[0].partition("-")[0]
+    if any(name.startswith(f"{names.TRANSFORMER}.") for name in adapter.layers):
+        return names.SD3
     found = detection.BY_CONTEXT.get(context(adapter) or 0, "")
     reads_captions = any(".attn2." in name for name in adapter.layers)  # a UNet says more than a text encoder of it
     has_second = any(name.startswith("text_encoder_2.") for name in adapter.layers)

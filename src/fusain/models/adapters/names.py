@@ -14,10 +14,11 @@ from fusain.errors import SettingsError
 from fusain.models.bases import inferred, naming
 from fusain.models.text_names import PREFIX
 
-UNET, TEXT = "unet", "text_encoder"
-PARTS: Final = (UNET, TEXT, "text_encoder_2")
+UNET, TEXT, TRANSFORMER = "unet", "text_encoder", "transformer"
+PARTS: Final = (UNET, TRANSFORMER, TEXT, "text_encoder_2")
 
 XL: Final = "sdxl"
+SD3: Final = "sd3"
 KOHYA: Final = {UNET: "lora_unet_", TEXT: "lora_te_"}
 """What a name of each network begins with..."""
 KOHYA_XL: Final = {UNET: "lora_unet_", TEXT: "lora_te1_", "text_encoder_2": "lora_te2_"}
@@ -33,11 +34,17 @@ UNET_WORDS: Final = (
 ORIGINAL: Final = ("input_blocks", "middle_block", "output_blocks", "time_embed", "label_emb", "out")
 """How a path begins in the original UNet."""
 ORIGINAL_WORDS: Final = (*ORIGINAL, "in_layers", "out_layers", "emb_layers", "skip_connection", "op")
+TRANSFORMER_WORDS: Final = (
+    *("transformer_blocks", "attn", "attn2", "to_q", "to_k", "to_v", "to_out"),
+    *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "ff", "ff_context", "net", "proj"),
+    *("norm1", "norm1_context", "norm_out", "linear", "linear_1", "linear_2", "pos_embed", "proj_out"),
+    *("time_text_embed", "timestep_embedder", "text_embedder", "context_embedder"),
+)
 TEXT_WORDS: Final = (
     *("text_model", "encoder", "layers", "self_attn", "q_proj", "k_proj", "v_proj", "out_proj"),
     *("mlp", "fc1", "fc2", "text_projection"),
 )
-"""Every module of the two networks is named in these words and in numbers, at every size. kohya joins them with the
+"""Every module of the networks is named in these words and in numbers, at every size. kohya joins them with the
 sign that they hold themselves, so a name can only be cut where a known word ends."""
 
 
@@ -56,16 +63,22 @@ _WORD: Final = {
 def to_kohya(layer: str, architecture: str = "") -> str:
     """'unet.conv_in' as kohya names it."""
     part, _, path = layer.partition(".")
-    if architecture != XL:
-        return KOHYA[part] + path.replace(".", "_")
-    found = _path_of_xl(layer)
-    if found is None:
+    if nameless([layer], architecture):
         raise SettingsError("E-LORA-021", where=layer)
+    found = _path_of_xl(layer)
+    if architecture != XL or found is None:
+        return KOHYA[part] + path.replace(".", "_")
     return KOHYA_XL[part] + found.replace(".", "_")
 
 
 def nameless(layers: Iterable[str], architecture: str) -> list[str]:
-    """The layers that kohya's style has no name for: of UNets with more blocks than Stable Diffusion XL has."""
+    """The layers that kohya's style has no name for.
+
+    It has none in UNets with more blocks than Stable Diffusion XL has, and none that is written here for Stable
+    Diffusion 3, where it joins what diffusers keeps apart.
+    """
+    if architecture == SD3:
+        return list(layers)
     return [layer for layer in layers if architecture == XL and _path_of_xl(layer) is None]
 
 
@@ -126,9 +139,10 @@ def from_diffusers(path: str) -> str | None:
         part, rest = UNET, path  # the oldest files hold the UNet alone and do not name it
     if part == UNET:
         rest = rest.replace(".processor.", ".")
-    elif not rest.startswith((PREFIX, "text_projection")):
+    elif part != TRANSFORMER and not rest.startswith((PREFIX, "text_projection")):
         rest = PREFIX + rest
-    is_known = all(word in (UNET_WORDS if part == UNET else TEXT_WORDS) or word.isdecimal() for word in rest.split("."))
+    words = {UNET: UNET_WORDS, TRANSFORMER: TRANSFORMER_WORDS}.get(part, TEXT_WORDS)
+    is_known = all(word in words or word.isdecimal() for word in rest.split("."))
     return f"{part}.{rest}" if is_known else None
 
 

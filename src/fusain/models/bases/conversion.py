@@ -65,7 +65,7 @@ def _single_of_folder(source: str, out: Path, weights: Weights, prediction: str 
 
 
 def _refuse_unread(base: Base) -> None:
-    if not base.components:
+    if layouts.plain(base.architecture) not in single_file.READABLE:
         wanted = " or ".join(map(layouts.in_words, single_file.READABLE))
         raise layouts.wrong(base.source, layouts.in_words(base.architecture), wanted, base.evidence)
 

@@ -27,7 +27,7 @@ PARTS: Final[tuple[tuple[str, str], ...]] = (
 
 TRANSFORMERS: Final = (
     ("flux", re.compile(r"(^|[._])(double|single)_blocks[._]0[._]|(^|\.)single_transformer_blocks\.0\.")),
-    ("sd3", re.compile(r"(^|\.)joint_blocks\.0\.|^transformer_blocks\.0\.attn\.add_q_proj")),
+    ("sd3", re.compile(r"(^|\.)joint_blocks\.0\.|^(transformer\.)?transformer_blocks\.\d+\.attn\.(add_|to_add_)")),
 )
 TEXT: Final = (
     ("sdxl", "conditioner.embedders.1."),
@@ -46,6 +46,8 @@ WORDS: Final = {
     "vae": "autoencoder",
     "text_encoder": "text encoder",
     "text_encoder_2": "second text encoder",
+    "text_encoder_3": "third text encoder",
+    "transformer": "transformer",
 }
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from fusain.errors import StorageError, UnsafeFileError
 from fusain.models import text_names
 from fusain.models.bases import layouts
-from fusain.models.bases.building import CLASSES
+from fusain.models.bases.building import classes
 from fusain.models.bases.opened import Base, Component, Weights
 from fusain.models.bases.stored import PICKLE_SUFFIXES, Stored, pickled, read_header
 from fusain.settings.notice import Notice
@@ -25,6 +25,7 @@ LARGEST_CONFIG: Final = 10 << 20
 STEMS: Final = {"transformers": "model", "diffusers": "diffusion_pytorch_model"}
 VARIANTS: Final[dict[Weights, tuple[str, ...]]] = {"ema": ("", "fp16"), "raw": ("non_ema", "", "fp16")}
 """The first that is there is read."""
+TOKENIZERS: Final = ("tokenizer", "tokenizer_2", "tokenizer_3")
 PLAIN_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")
 
 
@@ -33,19 +34,21 @@ def open_folder(folder: Path, *, source: str, weights: Weights, without: Sequenc
     index = read_config(folder / "model_index.json")
     _refuse_files_with_code(folder, index)
     architecture = layouts.of_folder(index, folder, read_config)
-    wanted = [name for name in layouts.COMPONENTS.get(architecture, ()) if name not in without]
-    components = {name: open_component(folder / name, name, weights, index) for name in wanted}
+    wanted = [name for name in layouts.components(architecture, index) if name not in without]
+    components = {name: open_component(folder / name, name, weights, index, architecture) for name in wanted}
     scheduler = folder / "scheduler" / "scheduler_config.json"
-    tokenizers = {name: folder / name for name in ("tokenizer", "tokenizer_2") if holds_tokenizer(folder / name)}
+    tokenizers = {name: folder / name for name in TOKENIZERS if holds_tokenizer(folder / name)}
+    unsaid = {} if architecture == "sd3" else {"prediction_type": "epsilon"}
     is_raw = any("non_ema" in at.file.name for part in components.values() for at in part.stored.values())
     notes = (Notice("W-MODEL-011", where=source),) if weights == "raw" and not is_raw else ()
     return Base(
         source=source,
         architecture=architecture,
         components=components,
-        scheduler={"prediction_type": "epsilon"} | read_config(scheduler) if scheduler.exists() else {},
+        scheduler=unsaid | read_config(scheduler) if scheduler.exists() else {},
         tokenizer=tokenizers.get("tokenizer"),
         tokenizer_2=tokenizers.get("tokenizer_2"),
+        tokenizer_3=tokenizers.get("tokenizer_3"),
         hides_by_zeros=architecture == "sdxl" and index.get(ZEROS, True) is True,
         folder=folder,
         evidence=f"_class_name {index['_class_name']}",
@@ -53,23 +56,25 @@ def open_folder(folder: Path, *, source: str, weights: Weights, without: Sequenc
     )
 
 
-def open_component(folder: Path, name: str, weights: Weights, index: Mapping[str, Any] | None = None) -> Component:
+def open_component(
+    folder: Path, name: str, weights: Weights, index: Mapping[str, Any] | None = None, architecture: str = ""
+) -> Component:
     """One network of a folder."""
     config = read_config(folder / "config.json")
     named = (index or {}).get(name) or [None, None]
     class_name = named[1] or config.get("_class_name") or next(iter(config.get("architectures") or ()), None)
-    library = CLASSES[name].get(str(class_name))
+    library = classes(name, architecture).get(str(class_name))
     if library is None or named[0] not in (library, None):
         raise UnsafeFileError("E-SEC-002", where=str(folder), what=f"its {name} is a '{class_name}'")
     stored: Mapping[str, Stored] = _located(folder, STEMS[library], weights)
-    stored = text_names.as_written(stored) if name.startswith("text_encoder") else dict(stored)
+    stored = text_names.as_written(stored) if name in text_names.OF_CLIP else dict(stored)
     if name == "vae":
         stored = {today(key): value for key, value in stored.items()}
     return Component(name, str(class_name), config, stored)
 
 
 def holds_tokenizer(folder: Path) -> bool:
-    """Whether the files of a CLIP tokenizer lie there."""
+    """Whether the files of a tokenizer lie there."""
     return (folder / "tokenizer.json").is_file() or all(
         (folder / name).is_file() for name in ("vocab.json", "merges.txt")
     )

@@ -10,14 +10,24 @@ from typing import Any, Final
 from fusain.errors import NetworkFault, UnsafeFileError
 from fusain.models.bases import hub_faults, layouts
 from fusain.models.bases.building import CLASSES
-from fusain.models.bases.diffusers_folder import STEMS, VARIANTS, choose, holds_tokenizer, read_config, shards_of
+from fusain.models.bases.diffusers_folder import (
+    STEMS,
+    TOKENIZERS,
+    VARIANTS,
+    choose,
+    holds_tokenizer,
+    read_config,
+    shards_of,
+)
 from fusain.models.bases.opened import Weights
 from fusain.models.bases.stored import PICKLE_SUFFIXES
 
 INDEX: Final = "model_index.json"
 COMMIT: Final = re.compile(r"[0-9a-f]{40}")
-SMALL: Final = re.compile(r"README\.md|(tokenizer|tokenizer_2)/[^/]+\.(json|txt)|scheduler/scheduler_config\.json")
+SMALL: Final = re.compile(r"README\.md|tokenizer(_[23])?/[^/]+\.(json|txt)|scheduler/scheduler_config\.json")
 """The README tells the licence, which a model made from this one needs when it is published."""
+FILES: Final = ("vocab.json", "merges.txt")
+"""Of a CLIP tokenizer."""
 LIKELY: Final = (INDEX, "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "vae/…", "text_encoder/…")
 """What to say is missing where nothing tells what the model holds."""
 
@@ -125,15 +135,16 @@ def _lacking(folder: Path, weights: Weights, without: Sequence[str], *, best: bo
         lacking += [f"{part}/{name}" for name in needed if name not in inside]
     scheduler = "scheduler/scheduler_config.json"
     lacking += [scheduler] if "scheduler" in index and not (folder / scheduler).is_file() else []
-    for part in ("tokenizer", "tokenizer_2"):
-        if part in index and not holds_tokenizer(folder / part):
-            lacking += [f"{part}/vocab.json", f"{part}/merges.txt"]
+    for part in TOKENIZERS:
+        if part not in without and layouts.is_there(index.get(part)) and not holds_tokenizer(folder / part):
+            reads_pieces = part == "tokenizer_3"  # T5's
+            lacking += [f"{part}/{name}" for name in (["tokenizer.json"] if reads_pieces else FILES)]
     return lacking
 
 
 def _parts(index: dict[str, Any], without: Sequence[str]) -> list[str]:
     kind = layouts.PIPELINES.get(str(index.get("_class_name")), "")
-    return [part for part in layouts.COMPONENTS.get("sd1" if kind == "sd" else kind, ()) if part not in without]
+    return [part for part in layouts.components("sd1" if kind == "sd" else kind, index) if part not in without]
 
 
 def _stem(part: str) -> str:

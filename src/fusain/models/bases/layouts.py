@@ -23,8 +23,11 @@ COMPONENTS: Final[dict[str, tuple[str, ...]]] = {
     "sd1": ("unet", "vae", "text_encoder"),
     "sd2": ("unet", "vae", "text_encoder"),
     "sdxl": ("unet", "vae", "text_encoder", "text_encoder_2"),
+    "sd3": ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"),
 }
 """What is read of each; of the others nothing is."""
+OPTIONAL: Final = ("text_encoder_3",)
+"""What a model may lack: T5 is as large as all else together."""
 
 PIPELINES: Final = {
     "StableDiffusionPipeline": "sd",
@@ -51,6 +54,16 @@ def in_words(architecture: str) -> str:
     return f"{ARCHITECTURES[made_as]} for {architecture.removeprefix(f'{made_as}-')}"
 
 
+def components(architecture: str, index: Mapping[str, Any]) -> list[str]:
+    """What is read of a pipeline; `index` says what it has of the rest."""
+    return [name for name in COMPONENTS.get(architecture, ()) if name not in OPTIONAL or is_there(index.get(name))]
+
+
+def is_there(named: Any) -> bool:
+    """Whether the entry of a component in `model_index.json` names a class."""
+    return isinstance(named, list) and bool(named) and named[0] is not None
+
+
 def of_folder(index: Mapping[str, Any], folder: Path, read: Callable[[Path], dict[str, Any]]) -> str:
     """The architecture of a diffusers folder.
 
@@ -66,7 +79,7 @@ def of_folder(index: Mapping[str, Any], folder: Path, read: Callable[[Path], dic
     if found == "sd":
         activation = read(folder / "text_encoder" / "config.json").get("hidden_act", "quick_gelu")
         found = "sd1" if activation == "quick_gelu" else "sd2"
-    if found in COMPONENTS:
+    if "unet" in COMPONENTS.get(found, ()):
         found += purpose_of(read(folder / "unet" / "config.json").get("in_channels", 4))
     return found
 

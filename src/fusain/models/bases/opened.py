@@ -71,6 +71,8 @@ class Base:
     """Folder of tokenizer files, where it brings one."""
     tokenizer_2: Path | None = None
     """That of the second text encoder."""
+    tokenizer_3: Path | None = None
+    """That of the third."""
     hides_by_zeros: bool = False
     """Whether a hidden caption is zeros, rather than what the encoders make of an empty one."""
     revision: str | None = None
@@ -84,9 +86,14 @@ class Base:
 
     @property
     def prediction(self) -> noise.Prediction | None:
-        """What the UNet predicts; None where the base cannot say."""
+        """What the UNet predicts; None where the base cannot say, and where it matches a flow."""
         said = self.scheduler.get("prediction_type")
         return next((ours for ours, theirs in noise.PREDICTIONS.items() if theirs == said), None)
+
+    @property
+    def predicts(self) -> noise.Asked | None:
+        """As `prediction`, with what is no diffusion."""
+        return "flow" if self.architecture == "sd3" else self.prediction
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -28,10 +28,14 @@ def open_base(
     vae: str | None = None,
     weights: Weights = "ema",
     tokenizer: str | None = None,
+    without: Sequence[str] = (),
 ) -> Base:
-    """The model at `source`, opened but not loaded; `vae` and `tokenizer` take the place of its own."""
-    without = ("vae",) if vae else ()
-    base = _opened(source, revision=revision, weights=weights, without=without)
+    """The model at `source`, opened but not loaded; `vae` and `tokenizer` take the place of its own.
+
+    The components in `without` are neither read nor fetched.
+    """
+    left_out = (*without, "vae") if vae else without
+    base = _opened(source, revision=revision, weights=weights, without=left_out)
     if vae and base.components:
         base = replace(base, components={**base.components, "vae": _autoencoder(vae, base, weights)})
     if tokenizer:

@@ -12,6 +12,7 @@ from fusain.models.bases.hub_faults import Unreachable
 from fusain.models.bases.opened import Base
 
 FIRST: Final = "tokenizer"
+THIRD: Final = "tokenizer_3"
 SOURCES: Final = {
     "sd1": {FIRST: ("openai/clip-vit-large-patch14", "")},
     "sd2": {FIRST: ("stabilityai/stable-diffusion-2", FIRST)},
@@ -65,13 +66,15 @@ def given_tokenizer(folder: Path, part: str = FIRST) -> Path:
 
 
 def load_tokenizer(base: Base, given: str | None = None, part: str = FIRST) -> Any:
-    """The tokenizer itself, of the one class there is for these models."""
-    from transformers import CLIPTokenizer
+    """The tokenizer itself: CLIP's, or T5's, which is the third."""
+    from transformers import CLIPTokenizer, T5Tokenizer
 
     folder = find_tokenizer(base, given, part)
     for path in sorted(folder.glob("*.json")):
         if path.name not in ("vocab.json", "tokenizer.json"):
             read_config(path)  # refuses what asks for code
+    if part == THIRD:
+        return T5Tokenizer.from_pretrained(folder, local_files_only=True)
     if part != FIRST and folder.name != part:
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True, pad_token=PADDING_2)
     return CLIPTokenizer.from_pretrained(folder, local_files_only=True)

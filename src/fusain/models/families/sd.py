@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -131,7 +130,7 @@ class StableDiffusion(Family):
         return self.base.id
 
     def encoder_id(self, encoder: Literal["autoencoder", "text_encoder"]) -> str:
-        return self.base.id_of(self.text_encoders() if encoder == "text_encoder" else ["vae"])
+        return self.base.id_of(["text_encoder"] if encoder == "text_encoder" else ["vae"])
 
     @property
     def base_revision(self) -> str | None:
@@ -278,10 +277,8 @@ class StableDiffusion(Family):
 
     def load(self, folder: Path) -> None:
         weights.load_into(self._bare.unet, folder / "unet")
-        autoencoder, encoder = cast(Any, self._autoencoder), self._bare.text_encoder
-        assert autoencoder is not None, "weights are loaded before anything rests"
+        encoder = self._bare.text_encoder
+        assert self._autoencoder is not None, "weights are loaded before anything rests"
         assert encoder is not None, "weights are loaded before anything rests"
-        weights.load_into(autoencoder, folder / "vae")
-        stored = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
-        autoencoder.register_to_config(scaling_factor=stored["scaling_factor"])
+        latents.load_autoencoder(self._autoencoder, folder / "vae")
         text.load_encoder(encoder, folder / "text_encoder")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
@@ -155,7 +154,7 @@ class StableDiffusionXL(Family):
         return self.base.id
 
     def encoder_id(self, encoder: Literal["autoencoder", "text_encoder"]) -> str:
-        return self.base.id_of(self.text_encoders() if encoder == "text_encoder" else ["vae"])
+        return self.base.id_of(ENCODERS if encoder == "text_encoder" else ["vae"])
 
     @property
     def base_revision(self) -> str | None:
@@ -212,7 +211,7 @@ class StableDiffusionXL(Family):
         cast(Any, self._autoencoder).enable_gradient_checkpointing()
 
     def encode_pixels(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        with self._as_precise_as_needed():
+        with latents.as_precise_as_needed(self._autoencoder):
             return latents.moments(self._autoencoder, pixels_BCHW)
 
     def encode_latents(self, stored: torch.Tensor, fresh: Fresh | None = None) -> torch.Tensor:
@@ -227,13 +226,6 @@ class StableDiffusionXL(Family):
     @property
     def _pixels_a_latent(self) -> int:
         return 1 << len(self.base.components["vae"].config["block_out_channels"]) - 1
-
-    @contextmanager
-    def _as_precise_as_needed(self) -> Iterator[None]:
-        """The published autoencoder overflows in half precision, and says so; others may work in it."""
-        overflows = bool(cast(Any, self._autoencoder).config.force_upcast)
-        with latents.full_precision(self.device) if overflows else nullcontext():
-            yield
 
     def encode_condition(self, batch: Batch, dropped_B: torch.Tensor | None) -> Steering:
         framings_B6 = self._framings(batch)
@@ -339,7 +331,7 @@ class StableDiffusionXL(Family):
                 crops_coords_top_left=request.framing[2:] if request.framing else (0, 0),
                 output_type="latent",
             ).images
-            with self._as_precise_as_needed():
+            with latents.as_precise_as_needed(self._autoencoder):
                 pixels = cast(Any, self._autoencoder).decode(found.float() / self._scale, return_dict=False)[0]
         return cast(torch.Tensor, pixels).float().div(2).add(0.5).clamp(0, 1).cpu()
 
@@ -355,10 +347,7 @@ class StableDiffusionXL(Family):
 
     def load(self, folder: Path) -> None:
         weights.load_into(self._bare.unet, folder / "unet")
-        autoencoder = cast(Any, self._autoencoder)
-        assert autoencoder is not None, "weights are loaded before anything rests"
-        weights.load_into(autoencoder, folder / "vae")
-        stored = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
-        autoencoder.register_to_config(scaling_factor=stored["scaling_factor"])
+        assert self._autoencoder is not None, "weights are loaded before anything rests"
+        latents.load_autoencoder(self._autoencoder, folder / "vae")
         for name, encoder in self.text_encoders().items():
             text.load_encoder(encoder, folder / name)
