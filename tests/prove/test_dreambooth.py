@@ -10,7 +10,7 @@ from fusain.worlds.reader import Reader
 from tests.prove import subjects
 from tests.prove.subjects import CLASS, ELSEWHERE, NAMES, SUBJECT, Share, bare, drawn, obeyed, share, spread, whole
 
-pytestmark = [pytest.mark.prove, pytest.mark.skip(reason="its settings are not tuned to the miniature yet")]
+pytestmark = pytest.mark.prove
 
 OF_SUBJECT, OF_EACH, OF_CLASS = 40, 6, 60
 SEEDS = (1, 2, 3)
