@@ -28,7 +28,8 @@ from fusain.settings.read import resolve_source
 from fusain.training import engine as engines
 from fusain.training.engine import Engine
 from fusain.training.method import Method
-from fusain.training.optimizers import kind_of, make_optimizer
+from fusain.training.optimizers import kind_of, optimizer_of
+from fusain.training.stepping import make_stepping
 from fusain.training.trainer import Plan
 
 WARM_STEPS, MEASURED_STEPS = 2, 3
@@ -192,22 +193,15 @@ def _measure(settings: RunSettings, dataset: Dataset) -> MeasuredStep:
     parameters = method.prepare(family)
     family.to(engine.device)
     family.network.train()
-    optimizer = make_optimizer(
-        train.optimizer,
-        parameters,
-        method.rates(parameters),
-        learning_rate=train.learning_rate,
-        weight_decay=train.weight_decay,
-        options=train.optimizer_options,
-        parts=train.parts,
-    )
+    optimizer = optimizer_of(train, parameters, method.rates(parameters))
+    stepping = make_stepping(train, engine.accelerator, optimizer, parameters)
     seconds = []
     for _ in range(WARM_STEPS + MEASURED_STEPS):
         started = time.perf_counter()
         for _ in range(train.accumulation):
             _forward_backward(family, method, engine, next(batches), train.seed)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        stepping.finish()
+        stepping.step()
         if engine.device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)

@@ -6,17 +6,21 @@ import difflib
 import importlib
 import inspect
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import torch
 from pydantic import StringConstraints
 
 from fusain.errors import EnvironmentFault, SettingsError
+from fusain.settings.notice import Notice
 from fusain.settings.section import Section, advanced
 from fusain.training.paces import Paces, PartSettings, paces
+
+if TYPE_CHECKING:
+    from fusain.training.trainer import TrainSettings
 
 OptimizerName = Literal[
     "adam",
@@ -50,6 +54,9 @@ class OptimizerSettings(Section):
     """The optimizer's own options by their names there, as in { betas = [0.9, 0.99], eps = 1e-6 }."""
     weight_decay: float = advanced(0.01, ge=0, le=1)
     """Pulls weights towards zero; 0.0001 to 0.01."""
+    fused_backward: bool = advanced(False)
+    """Move each weight as soon as its gradient is there, and give the gradient back: the memory of all gradients is
+    saved. `train.clip_norm` then holds for each weight by itself."""
 
     @property
     def is_schedule_free(self) -> bool:
@@ -59,6 +66,10 @@ class OptimizerSettings(Section):
     def silent_settings(self) -> dict[str, str]:
         own = f'the optimizer keeps an average of its own (train.optimizer = "{self.optimizer}")'
         return {"ema_decay": own} if self.is_schedule_free else {}
+
+    def notices(self) -> Iterable[Notice]:
+        if self.fused_backward:
+            yield Notice("W-FUSE-001", where="train.fused_backward")
 
 
 @dataclass(frozen=True)
@@ -124,6 +135,21 @@ def require(name: str, device: str) -> None:
             raise EnvironmentFault("E-ENV-007", where="train.optimizer", optimizer=name, package=package, extra=extra)
     if kind.on and device.partition(":")[0] != kind.on:
         raise EnvironmentFault("E-ENV-008", where="train.optimizer", optimizer=name, device=device)
+
+
+def optimizer_of(
+    train: TrainSettings, parameters: Mapping[str, torch.nn.Parameter], factors: Mapping[str, float]
+) -> torch.optim.Optimizer:
+    """The optimizer of a run, as its settings have it."""
+    return make_optimizer(
+        train.optimizer,
+        parameters,
+        factors,
+        learning_rate=train.learning_rate,
+        weight_decay=train.weight_decay,
+        options=train.optimizer_options,
+        parts=train.parts,
+    )
 
 
 def make_optimizer(
