@@ -95,6 +95,10 @@ class RunSettings(Section):
                 yield SettingsError("E-FUSE-001", where=where, accumulation=self.train.accumulation)
             if self.engine.precision == "fp16":
                 yield SettingsError("E-FUSE-002", where=where)
+        if self.engine.base_bits != 32 and not METHODS[self.method.kind].leaves_base:
+            yield SettingsError(
+                "E-CFG-050", where="engine.base_bits", bits=self.engine.base_bits, method=self.method.kind
+            )
 
     def notices(self) -> Iterator[Notice]:
         for name, what in (("checkpoint", "checkpoint is written"), ("samples", "sample is drawn")):

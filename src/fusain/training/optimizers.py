@@ -85,6 +85,8 @@ class Kind:
     """Whether learning rates that suit AdamW suit it."""
     on: str = ""
     """The only kind of device on which it runs."""
+    factored: tuple[int, int] | None = None
+    """Where it makes rows and columns of matrices: how many of its memories are whole, and how many so."""
 
     @property
     def package(self) -> str:
@@ -109,8 +111,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "adamw": Kind("torch.optim.AdamW", 2, _FUSED),
     "lion": Kind("fusain.training.lion.Lion", 1, rates_like_adamw=False),
     "muon": Kind("fusain.training.muon.Muon", 1),
-    "adafactor": Kind("transformers.optimization.Adafactor", 0.7, _OWN_RATE_ONLY),
-    "came": Kind(f"{OTHERS}.CAME", 2.4),
+    "adafactor": Kind("transformers.optimization.Adafactor", 0.7, _OWN_RATE_ONLY, factored=(0, 1)),
+    "came": Kind(f"{OTHERS}.CAME", 2.4, factored=(1, 2)),
     "prodigy": Kind(_PRODIGY, 4, _STEADY, rates_like_adamw=False),
     "schedule_free_adamw": Kind(f"{OTHERS}.ScheduleFreeAdamW", 2),
     "adamw_8bit": Kind("bitsandbytes.optim.AdamW8bit", 0.53),
@@ -124,6 +126,20 @@ OURS: Final = frozenset({"params", "named", "paces", "lr", "weight_decay"})
 def kind_of(name: str) -> Kind:
     """What is known of an optimizer by its name; of one of another package little."""
     return KINDS.get(name) or Kind(name, 2, rates_like_adamw=False)
+
+
+def bytes_remembered(name: str, shapes: Sequence[torch.Size]) -> int:
+    """What an optimizer keeps of weights of these shapes."""
+    kind = kind_of(name)
+    if kind.factored is None:
+        return round(4 * kind.states * sum(shape.numel() for shape in shapes))
+    whole, factored = kind.factored
+    numbers = 0
+    for shape in shapes:
+        rows, columns = shape[:-1].numel(), (*shape[:-2], *shape[-1:]) if len(shape) > 1 else ()
+        numbers += whole * shape.numel()
+        numbers += factored * (rows + torch.Size(columns).numel()) if columns else shape.numel()
+    return 4 * numbers
 
 
 def require(name: str, device: str) -> None:
