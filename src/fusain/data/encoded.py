@@ -20,12 +20,18 @@ from fusain.errors import NonFiniteError
 VERSION: Final = 1
 """Counts up when the same image or caption would be encoded differently."""
 IMAGES_AT_ONCE: Final = 8
+"""Of up to 256 pixels a side; of larger ones as many as have that area, and at least one."""
 CAPTIONS_AT_ONCE: Final = 64
 
 Encode = Callable[[torch.Tensor], torch.Tensor]
 Rows = npt.NDArray[np.int64]
 Progress = Callable[[int, int], None]
 """Is told how many of how many are encoded."""
+
+
+def few(most: int, area: int, *, whole: int = 256**2) -> int:
+    """How many images of an area are worked on at once, where `most` is meant for areas up to `whole`."""
+    return max(1, min(most, most * whole // area))
 
 
 @dataclass
@@ -55,8 +61,9 @@ class EncodedImages:
             needed = sum(len(missing) * bytes_of(self._store(shape).shape) for shape, _, missing in work)
             require_room(self._store(work[0][0]).folder, needed)
         for shape, form, missing in work:
-            for start in range(0, len(missing), IMAGES_AT_ONCE):
-                part = missing[start : start + IMAGES_AT_ONCE]
+            at_once = few(IMAGES_AT_ONCE, shape.height * shape.width)
+            for start in range(0, len(missing), at_once):
+                part = missing[start : start + at_once]
                 pixels = to_pixels(self.dataset.pixels(part))
                 encoded = encode(pixels.flip(3) if form else pixels)
                 self._refuse_non_finite(part, encoded)

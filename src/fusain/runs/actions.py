@@ -222,7 +222,7 @@ def generate(
     size: tuple[int, int] | None = None,
     count: int = 16,
     seed: int = 0,
-    chunk: int = assembly.CHUNK,
+    chunk: int | None = None,
     sampler: SamplerSettings | None = None,
     checkpoint: str | None = None,
     weights: Literal["ema", "raw"] = "ema",

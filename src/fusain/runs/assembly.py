@@ -18,13 +18,14 @@ import torch
 from fusain.data import chance
 from fusain.data.batch import Batch, to_images
 from fusain.data.dataset import Dataset, check_batch, prepare
+from fusain.data.encoded import few
 from fusain.data.loader import Loader, held_out_batches
 from fusain.data.source import Source
 from fusain.errors import StorageError
 from fusain.generation import gallery, samplers
 from fusain.generation.generator import Wanted, generate
 from fusain.generation.samplers import SamplerSettings
-from fusain.models import identifiers
+from fusain.models import identifiers, packed
 from fusain.models.family import Facts, Family
 from fusain.runs import class_images, encoding, hub_data, requests
 from fusain.runs.folder import RunFolder, read_json, write_json
@@ -42,8 +43,11 @@ from fusain.training.trainer import Parts, Trainer, TrainSettings
 Overrides = Sequence[tuple[str, str]]
 
 CHUNK = 16
-"""Images drawn at once, everywhere: at one chunk size an image is the same to the last bit."""
+"""Images drawn at once, fewer where they are large, everywhere: at one chunk size an image is the same to the last
+bit."""
 HELD_OUT_BATCH, HELD_OUT_IMAGES = 64, 256
+LARGEST_OF_MANY = 64**2
+"""Images of a larger area are measured in smaller batches than those: at least in the training's own."""
 LARGEST_BUCKET_STEP = 64
 CAPTIONS_DRAWN = 4
 """Captions of the data that samples are drawn from where the settings name no prompts."""
@@ -64,6 +68,14 @@ def build_learner(settings: RunSettings, classes: tuple[str, ...]) -> Learner:
     if settings.engine.gradient_checkpointing:
         family.recompute_activations()
     return Learner(family, METHODS[settings.method.kind](settings.method))
+
+
+def build_trainee(settings: RunSettings, classes: tuple[str, ...]) -> Learner:
+    """What is trained: a base that stays as it is may take less room than where it is drawn from or merged into."""
+    learner, bits = build_learner(settings, classes), settings.engine.base_bits
+    if bits != 32:
+        packed.pack_layers(learner.family.network, bits, without=learner.family.text_encoders())
+    return learner
 
 
 def prepare_data(settings: RunSettings, *, folder: RunFolder | None, report: Any) -> Dataset:
@@ -123,7 +135,7 @@ def bucket_step(size: int, multiple: int) -> int:
 def build_trainer(settings: RunSettings, folder: RunFolder, dataset: Dataset, log: EventLog) -> Trainer:
     """Everything for one run, ready to start or to be restored."""
     engine = engines.start(settings.engine)
-    learner = build_learner(settings, dataset.classes)
+    learner = build_trainee(settings, dataset.classes)
     check_drawing(settings, learner.family)
     train = settings.train
     captions = captions_read(learner, dataset)
@@ -139,7 +151,8 @@ def build_trainer(settings: RunSettings, folder: RunFolder, dataset: Dataset, lo
 
     learner.family.to(engine.device)
     encoding.ahead(learner.family, learner.method, dataset, report=log)
-    held_out = list(held_out_batches(dataset, batch_size=HELD_OUT_BATCH, limit=HELD_OUT_IMAGES))
+    measured = max(train.batch_size, few(HELD_OUT_BATCH, settings.family.size**2, whole=LARGEST_OF_MANY))
+    held_out = list(held_out_batches(dataset, batch_size=min(HELD_OUT_BATCH, measured), limit=HELD_OUT_IMAGES))
 
     def sample(step: int) -> None:
         target = folder.samples / f"step-{step:08d}"
@@ -191,13 +204,14 @@ def draw_into(
     settings: SamplerSettings,
     *,
     facts: dict[str, Any],
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> list[Path]:
     """Draw into a folder: a PNG an image and one contact sheet. Training and `generate` both come through here."""
     facts = {**facts, **settings.model_dump(include={"sampler", "steps", "eta", "guidance"})}
     paths: list[Path] = []
     rows: dict[str, list[np.ndarray]] = {}
     target.mkdir(parents=True, exist_ok=True)
+    chunk = chunk or few(CHUNK, family.settings.size**2)
     for position, drawn in enumerate(generate(family, wanted, settings, chunk=chunk)):
         title = drawn.wanted.title
         path = target / f"{position:05d}{'-' if title else ''}{gallery.slug(title)}.png"

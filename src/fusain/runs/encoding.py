@@ -35,11 +35,14 @@ def ahead(family: Family, method: Method, dataset: Dataset, *, report: Callable[
         notice = Notice("W-DATA-012", part=part, reason=reason)
         report("warning", code=notice.code, text=str(notice))
     with torch.no_grad(), at_rest(family.network):
+        # One after the other, for encoding large images wants the room that text encoders took.
+        if "captions" not in reasons:
+            if dataset.captions is not None:
+                dataset.encoded_captions = _captions(family, dataset, report)
+            family.rest({ENCODERS["captions"]})
         if "images" not in reasons:
             dataset.encoded_images = _images(family, dataset, report)
-        if "captions" not in reasons and dataset.captions is not None:
-            dataset.encoded_captions = _captions(family, dataset, report)
-    family.rest({encoder for part, encoder in ENCODERS.items() if part not in reasons})
+            family.rest({ENCODERS["images"]})
 
 
 def as_stored(family: Family, method: Method, dataset: Dataset, few: Iterator[Batch]) -> Iterator[Batch]:

@@ -20,15 +20,17 @@ from fusain.data.report import DataReport
 from fusain.errors import StorageError
 from fusain.messages.quantities import duration, size
 from fusain.models.family import Family
-from fusain.runs import assembly, class_images, encoding, usual
+from fusain.runs import assembly, class_images, encoding, forecast, usual
 from fusain.runs.folder import RunFolder
+from fusain.runs.forecast import Forecast
 from fusain.runs.settings import RunSettings, make_plan
 from fusain.settings.layers import Overrides
 from fusain.settings.read import resolve_source
 from fusain.training import engine as engines
 from fusain.training.engine import Engine
 from fusain.training.method import Method
-from fusain.training.optimizers import kind_of, make_optimizer
+from fusain.training.optimizers import kind_of, optimizer_of
+from fusain.training.stepping import make_stepping
 from fusain.training.trainer import Plan
 
 WARM_STEPS, MEASURED_STEPS = 2, 3
@@ -51,8 +53,10 @@ class RunPlan:
     checkpoint_every: int
     sample_every: int
     held_out_every: int
-    memory_states: int
+    memory_foreseen: Forecast
+    """On the device, from shapes."""
     memory_peak: int | None
+    """As measured."""
     disk: int
     disk_free: int
     stored_encodings: int
@@ -65,7 +69,9 @@ class RunPlan:
     seconds: float | None
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+        found = asdict(self)
+        found["memory_foreseen"]["peak"] = self.memory_foreseen.peak
+        return found
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """The plan for people, as titles and texts."""
@@ -76,8 +82,10 @@ class RunPlan:
         yield "checkpoint", f"every {self.checkpoint_every:,} steps" + (f"; kept for good: {kept}" if kept else "")
         yield "held-out loss", f"every {self.held_out_every:,} steps" if self.held_out else "none"
         yield "samples", f"every {self.sample_every:,} steps" if self.sample_every else "none"
-        memory = f"{size(self.memory_states)} for weights, gradients, optimizer and average"
-        yield "memory", memory + (f"; {size(self.memory_peak)} at the peak of a step" if self.memory_peak else "")
+        parts = ", ".join(f"{size(count)} {part}" for part, count in asdict(self.memory_foreseen).items() if count)
+        yield "memory", f"{size(self.memory_foreseen.peak)} foreseen at the peak of a step: {parts}"
+        if self.memory_peak:
+            yield "process", f"{size(self.memory_peak)} at most, measured with everything that the process holds"
         yield "disk", f"{size(self.disk)} of {size(self.disk_free)} free"
         if self.class_images_to_draw:
             about = f", about {duration(self.class_images_seconds)}" if self.class_images_seconds is not None else ""
@@ -108,7 +116,7 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
     foreseen = assembly.foreseen(learner, dataset, assembly.captions_read(learner, dataset))
     step = _measure(settings, dataset) if measure else None
     missing = class_images.missing(dataset)
-    states = 2 + kind_of(train.optimizer).states + bool(train.ema_decay)
+    stored = encoding.size(learner.family, learner.method, dataset)
     return RunPlan(
         settings=settings.model_dump(mode="json"),
         origins={key: str(origin) for key, origin in resolved.origins.items()},
@@ -123,17 +131,24 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
         checkpoint_every=numbers.checkpoint_every,
         sample_every=numbers.sample_every,
         held_out_every=numbers.held_out_every,
-        memory_states=round(parameters * 4 * states),
+        memory_foreseen=foreseen_memory(settings, dataset),
         memory_peak=step.memory if step else None,
         disk=_disk(settings, numbers, parameters),
         disk_free=shutil.disk_usage(_existing(settings.runs_folder)).free,
-        stored_encodings=encoding.size(learner.family, learner.method, dataset),
+        stored_encodings=stored,
         snapshots=sorted(numbers.snapshots),
         class_images_to_draw=missing,
         class_images_seconds=_seconds_of_drawing(settings, missing, step) if step else None,
         seconds_per_step=step.seconds if step else None,
         seconds=step.seconds * numbers.steps if step else None,
     )
+
+
+def foreseen_memory(settings: RunSettings, dataset: Dataset) -> Forecast:
+    """The memory of a step, without doing one."""
+    learner = _without_weights(settings, dataset)
+    learner.method.prepare(learner.family)
+    return forecast.of_a_step(settings, dataset, learner)
 
 
 def require_disk(settings: RunSettings, dataset: Dataset, folder: RunFolder) -> None:
@@ -160,7 +175,7 @@ def _disk(settings: RunSettings, numbers: Plan, parameters: int) -> int:
 def _without_weights(settings: RunSettings, dataset: Dataset) -> assembly.Learner:
     """Shapes and settings only: of any size in no time."""
     with torch.device("meta"):
-        return assembly.build_learner(settings, dataset.classes)
+        return assembly.build_trainee(settings, dataset.classes)
 
 
 def _count_parameters(learner: assembly.Learner) -> int:
@@ -183,7 +198,7 @@ def _seconds_of_drawing(settings: RunSettings, count: int, step: MeasuredStep) -
 def _measure(settings: RunSettings, dataset: Dataset) -> MeasuredStep:
     """The median of a few whole steps on the first images."""
     engine = engines.start(settings.engine)
-    learner = assembly.build_learner(settings, dataset.classes)
+    learner = assembly.build_trainee(settings, dataset.classes)
     family, method, train = learner.family, learner.method, settings.train
     family.to(engine.device)
     loader = iter(Loader(dataset, settings.data, seed=train.seed, batch_size=train.batch_size))
@@ -192,22 +207,15 @@ def _measure(settings: RunSettings, dataset: Dataset) -> MeasuredStep:
     parameters = method.prepare(family)
     family.to(engine.device)
     family.network.train()
-    optimizer = make_optimizer(
-        train.optimizer,
-        parameters,
-        method.rates(parameters),
-        learning_rate=train.learning_rate,
-        weight_decay=train.weight_decay,
-        options=train.optimizer_options,
-        parts=train.parts,
-    )
+    optimizer = optimizer_of(train, parameters, method.rates(parameters))
+    stepping = make_stepping(train, engine.accelerator, optimizer, parameters)
     seconds = []
     for _ in range(WARM_STEPS + MEASURED_STEPS):
         started = time.perf_counter()
         for _ in range(train.accumulation):
             _forward_backward(family, method, engine, next(batches), train.seed)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        stepping.finish()
+        stepping.step()
         if engine.device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)

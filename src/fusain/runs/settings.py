@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 import fusain.models.families
 import fusain.training.methods
 from fusain.data.settings import DataSettings
+from fusain.errors import FusainError, SettingsError
 from fusain.generation.samplers import SamplerSettings
 from fusain.models.family import Family
 from fusain.plugins import find
@@ -86,6 +87,18 @@ class RunSettings(Section):
             silent |= dict.fromkeys(("samples.prompts", "samples.negative"), "no text steers this model")
             silent["method.text_encoder"] = f'no text steers this model (family.condition = "{self.family.condition}")'
         return silent
+
+    def faults(self) -> Iterator[FusainError]:
+        if self.train.fused_backward:
+            where = "train.fused_backward"
+            if self.train.accumulation > 1:
+                yield SettingsError("E-FUSE-001", where=where, accumulation=self.train.accumulation)
+            if self.engine.precision == "fp16":
+                yield SettingsError("E-FUSE-002", where=where)
+        if self.engine.base_bits != 32 and not METHODS[self.method.kind].leaves_base:
+            yield SettingsError(
+                "E-CFG-050", where="engine.base_bits", bits=self.engine.base_bits, method=self.method.kind
+            )
 
     def notices(self) -> Iterator[Notice]:
         for name, what in (("checkpoint", "checkpoint is written"), ("samples", "sample is drawn")):

@@ -28,26 +28,36 @@ def make_average(optimizer: Any, parameters: Mapping[str, torch.nn.Parameter], d
     return Average(parameters, decay) if decay else None
 
 
+CPU = torch.device("cpu")
+
+
 class Average:
-    """Keeps a moving average in fp32 beside the learning weights, with a warm-up that suits short runs."""
+    """Keeps a moving average in fp32 in the machine's memory, with a warm-up that suits short runs.
+
+    It never takes room on a GPU, neither while it trains nor while images are drawn from it.
+    """
 
     def __init__(self, parameters: Mapping[str, torch.nn.Parameter], decay: float) -> None:
         self.decay = decay
         self._live = list(parameters.values())
         self._names = list(parameters)
-        self._average = [parameter.detach().float().clone() for parameter in self._live]
+        self._average = [parameter.detach().to(CPU, torch.float32, copy=True) for parameter in self._live]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """After optimizer step number `step`. The decay rises as (1 + step) / (10 + step), so that the random start is
         forgotten within a tenth of any run."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self._average, [parameter.float() for parameter in self._live], 1 - decay)
+        if all(parameter.device == CPU for parameter in self._live):
+            torch._foreach_lerp_(self._average, [parameter.float() for parameter in self._live], 1 - decay)
+            return
+        for average, parameter in zip(self._average, self._live, strict=True):  # one at a time: copies take room
+            average.lerp_(parameter.to(CPU, torch.float32), 1 - decay)
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
         """Within, the network holds the average; afterwards exactly what it held before."""
-        kept = [parameter.detach().clone() for parameter in self._live]
+        kept = [parameter.detach().to(CPU, copy=True) for parameter in self._live]
         self._put(self._average)
         try:
             yield

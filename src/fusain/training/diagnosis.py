@@ -72,8 +72,12 @@ def not_finite(
     folder: Path,
     odd_B: torch.Tensor | None = None,
     times_B: torch.Tensor | None = None,
+    within: str = "",
 ) -> NonFiniteError:
-    """The fault by the names of the images in it; all that is known stands in `diagnosis.json`."""
+    """The fault by the names of the images in it; all that is known stands in `diagnosis.json`.
+
+    `within` names the parameter whose gradient it was, where others had moved already.
+    """
     images = [name for batch in batches for name in names(batch.items)]
     suspects = [name for name, odd in zip(images, odd_B.tolist(), strict=True) if odd] if odd_B is not None else images
     shown = ", ".join(suspects[:FEW]) + (f" and {len(suspects) - FEW} more" if len(suspects) > FEW else "")
@@ -85,7 +89,10 @@ def not_finite(
         "images": images,
         "draws": [int(draw) for batch in batches for draw in batch.draws],
         "times": times_B.tolist() if times_B is not None else None,
+        **({"parameter": within} if within else {}),
     }
     with contextlib.suppress(OSError):  # on a full disk the fault itself must still be told
         (folder / "diagnosis.json").write_text(json.dumps(bundle, indent=1, ensure_ascii=False), encoding="utf-8")
+    if within:
+        return NonFiniteError("E-FUSE-005", where=f"step {step}", parameter=within, images=shown)
     return NonFiniteError("E-TRAIN-001", where=f"step {step}", what=what, value=value, images=shown)

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 
 from fusain.errors import EnvironmentFault
+from fusain.models.packed import Bits
 from fusain.settings.section import Section, basic
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -26,6 +27,9 @@ class EngineSettings(Section):
     """CPU threads. Results are equal to the last bit at one count only."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them: about half the memory of a step for a third more time."""
+    base_bits: Bits = 32
+    """Bits of each number of the base's denoiser, where a method leaves it as it is: 16 loses nothing of most bases, 8
+    next to nothing, 4 some. What is saved fits the whole base, and `generate` draws with that."""
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,16 @@ from safetensors.torch import load, save
 
 from fusain.errors import FusainError, SettingsError
 from fusain.training import optimizer_memory
-from fusain.training.optimizers import KINDS, OptimizerSettings, make_optimizer, require
+from fusain.training.optimizers import KINDS, OptimizerSettings, kind_of, make_optimizer, require
+from fusain.training.stepping import Fused
 
 SHAPES: Final = {"matrix.weight": (6, 8), "kernel.weight": (4, 3, 3, 3), "bias": (5,)}
 """What networks are made of."""
 STEPS: Final = 7
 """Before the save and after it: more than the periods in which most optimizers do something every few steps."""
 RATE: Final = 1e-3
+RATE_APART: Final = 1.0
+"""Far enough in few steps for what an optimizer finds out over all weights to show."""
 
 
 def check(settings: OptimizerSettings, device: str) -> None:
@@ -26,7 +29,39 @@ def check(settings: OptimizerSettings, device: str) -> None:
     require(settings.optimizer, device)
     if settings.optimizer in KINDS:
         _fresh(settings, _weights())
-        return
+    else:
+        _check_others(settings)
+    if settings.fused_backward and not kind_of(settings.optimizer).on:
+        _check_fused(settings)
+
+
+def _check_fused(settings: OptimizerSettings) -> None:
+    """Whether the steps of each weight by itself are a step of all together."""
+    together, apart = _fused(settings, whole=True), _fused(settings, whole=False)
+    if together.keys() != apart.keys() or any(not torch.equal(together[key], apart[key]) for key in together):
+        raise SettingsError("E-FUSE-003", where="train.fused_backward", optimizer=settings.optimizer)
+
+
+def _fused(settings: OptimizerSettings, *, whole: bool) -> dict[str, torch.Tensor]:
+    """Weights and memory after some steps, taken together or each by itself."""
+    weights = _weights()
+    optimizer = _fresh(settings, weights, RATE_APART)
+    stepping = None if whole else Fused(optimizer, weights, 0.0)
+    with torch.random.fork_rng(devices=[]):
+        for step in range(2 * STEPS):
+            torch.manual_seed(step)
+            wanted = [weight.detach() + 0.1 * torch.randn(weight.shape) for weight in weights.values()]
+            pairs = zip(weights.values(), wanted, strict=True)
+            along = torch.stack([(weight * gradient).sum() for weight, gradient in pairs])
+            torch.autograd.backward(along.sum())
+            if stepping is None:
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+    memory, _ = optimizer_memory.flatten(optimizer, weights)
+    return {**weights, **{key: one for key, one in memory.items() if not key.startswith(optimizer_memory.GROUP)}}
+
+
+def _check_others(settings: OptimizerSettings) -> None:
     where, name = "train.optimizer", settings.optimizer
     try:
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
@@ -74,6 +109,6 @@ def _weights() -> dict[str, torch.nn.Parameter]:
     return {name: torch.nn.Parameter(torch.randn(shape, generator=generator)) for name, shape in SHAPES.items()}
 
 
-def _fresh(settings: OptimizerSettings, weights: Mapping[str, torch.nn.Parameter]) -> Any:
+def _fresh(settings: OptimizerSettings, weights: Mapping[str, torch.nn.Parameter], rate: float = RATE) -> Any:
     decay, options = settings.weight_decay, settings.optimizer_options
-    return make_optimizer(settings.optimizer, weights, learning_rate=RATE, weight_decay=decay, options=options)
+    return make_optimizer(settings.optimizer, weights, learning_rate=rate, weight_decay=decay, options=options)

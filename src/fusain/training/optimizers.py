@@ -6,17 +6,21 @@ import difflib
 import importlib
 import inspect
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import torch
 from pydantic import StringConstraints
 
 from fusain.errors import EnvironmentFault, SettingsError
+from fusain.settings.notice import Notice
 from fusain.settings.section import Section, advanced
 from fusain.training.paces import Paces, PartSettings, paces
+
+if TYPE_CHECKING:
+    from fusain.training.trainer import TrainSettings
 
 OptimizerName = Literal[
     "adam",
@@ -50,6 +54,9 @@ class OptimizerSettings(Section):
     """The optimizer's own options by their names there, as in { betas = [0.9, 0.99], eps = 1e-6 }."""
     weight_decay: float = advanced(0.01, ge=0, le=1)
     """Pulls weights towards zero; 0.0001 to 0.01."""
+    fused_backward: bool = advanced(False)
+    """Move each weight as soon as its gradient is there, and give the gradient back: the memory of all gradients is
+    saved. `train.clip_norm` then holds for each weight by itself."""
 
     @property
     def is_schedule_free(self) -> bool:
@@ -59,6 +66,10 @@ class OptimizerSettings(Section):
     def silent_settings(self) -> dict[str, str]:
         own = f'the optimizer keeps an average of its own (train.optimizer = "{self.optimizer}")'
         return {"ema_decay": own} if self.is_schedule_free else {}
+
+    def notices(self) -> Iterable[Notice]:
+        if self.fused_backward:
+            yield Notice("W-FUSE-001", where="train.fused_backward")
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,8 @@ class Kind:
     """Whether learning rates that suit AdamW suit it."""
     on: str = ""
     """The only kind of device on which it runs."""
+    factored: tuple[int, int] | None = None
+    """Where it makes rows and columns of matrices: how many of its memories are whole, and how many so."""
 
     @property
     def package(self) -> str:
@@ -98,8 +111,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "adamw": Kind("torch.optim.AdamW", 2, _FUSED),
     "lion": Kind("fusain.training.lion.Lion", 1, rates_like_adamw=False),
     "muon": Kind("fusain.training.muon.Muon", 1),
-    "adafactor": Kind("transformers.optimization.Adafactor", 0.7, _OWN_RATE_ONLY),
-    "came": Kind(f"{OTHERS}.CAME", 2.4),
+    "adafactor": Kind("transformers.optimization.Adafactor", 0.7, _OWN_RATE_ONLY, factored=(0, 1)),
+    "came": Kind(f"{OTHERS}.CAME", 2.4, factored=(1, 2)),
     "prodigy": Kind(_PRODIGY, 4, _STEADY, rates_like_adamw=False),
     "schedule_free_adamw": Kind(f"{OTHERS}.ScheduleFreeAdamW", 2),
     "adamw_8bit": Kind("bitsandbytes.optim.AdamW8bit", 0.53),
@@ -115,6 +128,20 @@ def kind_of(name: str) -> Kind:
     return KINDS.get(name) or Kind(name, 2, rates_like_adamw=False)
 
 
+def bytes_remembered(name: str, shapes: Sequence[torch.Size]) -> int:
+    """What an optimizer keeps of weights of these shapes."""
+    kind = kind_of(name)
+    if kind.factored is None:
+        return round(4 * kind.states * sum(shape.numel() for shape in shapes))
+    whole, factored = kind.factored
+    numbers = 0
+    for shape in shapes:
+        rows, columns = shape[:-1].numel(), (*shape[:-2], *shape[-1:]) if len(shape) > 1 else ()
+        numbers += whole * shape.numel()
+        numbers += factored * (rows + torch.Size(columns).numel()) if columns else shape.numel()
+    return 4 * numbers
+
+
 def require(name: str, device: str) -> None:
     """Tell what is missing before anything else is done."""
     kind = kind_of(name)
@@ -124,6 +151,21 @@ def require(name: str, device: str) -> None:
             raise EnvironmentFault("E-ENV-007", where="train.optimizer", optimizer=name, package=package, extra=extra)
     if kind.on and device.partition(":")[0] != kind.on:
         raise EnvironmentFault("E-ENV-008", where="train.optimizer", optimizer=name, device=device)
+
+
+def optimizer_of(
+    train: TrainSettings, parameters: Mapping[str, torch.nn.Parameter], factors: Mapping[str, float]
+) -> torch.optim.Optimizer:
+    """The optimizer of a run, as its settings have it."""
+    return make_optimizer(
+        train.optimizer,
+        parameters,
+        factors,
+        learning_rate=train.learning_rate,
+        weight_decay=train.weight_decay,
+        options=train.optimizer_options,
+        parts=train.parts,
+    )
 
 
 def make_optimizer(

@@ -27,9 +27,10 @@ from fusain.training.engine import Engine
 from fusain.training.events import EventLog
 from fusain.training.held_out import held_out_loss
 from fusain.training.method import Method, Progress
-from fusain.training.optimizers import OptimizerSettings, make_optimizer
+from fusain.training.optimizers import OptimizerSettings, optimizer_of
 from fusain.training.paces import PartSettings
 from fusain.training.schedules import ScheduleSettings, learning_rate
+from fusain.training.stepping import make_stepping
 from fusain.training.stopping import Reason, StopRequest
 
 OVERFLOWS_IN_A_ROW = 10
@@ -122,17 +123,10 @@ class Trainer:
         self._parameters = parts.method.prepare(parts.family)
         parts.family.to(engine.device)
         train = self.settings
-        self._optimizer: Any = make_optimizer(
-            train.optimizer,
-            self._parameters,
-            parts.method.rates(self._parameters),
-            learning_rate=train.learning_rate,
-            weight_decay=train.weight_decay,
-            options=train.optimizer_options,
-            parts=train.parts,
-        )
+        self._optimizer: Any = optimizer_of(train, self._parameters, parts.method.rates(self._parameters))
         network, self._optimizer = engine.accelerator.prepare(parts.family.network, self._optimizer)
         parts.family.network = network.train()
+        self._stepping = make_stepping(train, engine.accelerator, self._optimizer, self._parameters)
         self.average = make_average(self._optimizer, self._parameters, train.ema_decay)
 
     def run(self, stop: StopRequest) -> Reason | None:
@@ -222,15 +216,13 @@ class Trainer:
                 raise self._not_finite("loss", value, [batch], odd_B=odd_B, times_B=loss.times_B)
             accelerator.backward(loss.value / len(micro))
             total += value / len(micro)
-        learning = [parameter for parameter in self._parameters.values() if parameter.grad is not None]
-        norm = float(accelerator.clip_grad_norm_(learning, self.settings.clip_norm or math.inf))
+        norm = self._stepping.finish()
         if not math.isfinite(norm) and accelerator.scaler is None:
-            raise self._not_finite("gradient", norm, micro)
+            raise self._not_finite("gradient", norm, micro, within=self._stepping.odd)
         return total, norm
 
     def _update(self) -> None:
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._stepping.step()
         if self._optimizer.step_was_skipped:
             self._overflows += 1
             self.parts.report.warn("W-TRAIN-001", step=self.step + 1)

@@ -104,6 +104,7 @@ class TextualInversion(Method):
     kind: ClassVar[str] = "textual_inversion"
     Settings: ClassVar[type[Section]] = TextualInversionSettings
     needs: ClassVar[frozenset[Condition]] = frozenset({"text"})
+    leaves_base: ClassVar[bool] = True
     usual_rates: ClassVar[tuple[float, float] | None] = (1e-4, 1e-2)
     loaded_by: ClassVar[str] = 'load_textual_inversion("{repo}")'
     loaded_by_each: ClassVar[str] = LOADED_BY_EACH
