@@ -297,7 +297,10 @@ def told(path: Path, output: Path) -> str:
     return str(caught.value)
 
 
-LONGER = "Do: Give one of these tools: kohya, OneTrainer, ai-toolkit. Their files end with .toml, .json or .yaml."
+LONGER = (
+    "Do: Give one of these tools: kohya, OneTrainer, ai-toolkit, diffusers. Their files end with .toml, .json or "
+    ".yaml; a command for diffusers with .sh or .txt."
+)
 
 
 @pytest.mark.parametrize(

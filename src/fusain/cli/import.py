@@ -28,7 +28,7 @@ TITLES: Final = {
 @click.option("--schema/--no-schema", default=True, help="Put the schema beside it, by which editors help and check.")
 @output.format_option
 def verb(source: Path, path: Path, schema: bool) -> None:
-    """Make a settings file from a configuration of kohya, OneTrainer or ai-toolkit.
+    """Make a settings file from a configuration of kohya, OneTrainer or ai-toolkit, or a command of diffusers.
 
     Every key of the file is accounted for. Nothing is written over.
 
@@ -36,6 +36,7 @@ def verb(source: Path, path: Path, schema: bool) -> None:
     Examples:
       fusain import config_lora.toml -o run.toml
       fusain import "my preset.json" -o run.toml
+      fusain import train.sh -o run.toml
       fusain import job.yaml -o run.toml --format json
     """
     from fusain.runs.imports import writing

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fusain.errors import SettingsError
-from fusain.runs.imports import ai_toolkit, kohya, onetrainer
+from fusain.runs.imports import ai_toolkit, diffusers, kohya, onetrainer
 from fusain.runs.imports.account import Account
 
 
@@ -28,9 +28,10 @@ class Tool:
 TOOLS: Final = (
     Tool(onetrainer.NAME, onetrainer.fits, onetrainer.other_model, onetrainer.read),
     Tool(ai_toolkit.NAME, ai_toolkit.fits, ai_toolkit.other_model, ai_toolkit.read),
+    Tool(diffusers.NAME, diffusers.fits, diffusers.other_model, diffusers.read),
     Tool(kohya.NAME, kohya.fits, kohya.other_model, kohya.read),
 )
-NAMES: Final = ", ".join((kohya.NAME, onetrainer.NAME, ai_toolkit.NAME))
+NAMES: Final = ", ".join((kohya.NAME, onetrainer.NAME, ai_toolkit.NAME, diffusers.NAME))
 FORM_OF_KOHYA: Final = {
     "LoRA_type",
     "max_resolution",
@@ -93,4 +94,5 @@ FORMS: Final[dict[str, tuple[str, Callable[[str], Any]]]] = {
     ".json": ("JSON", json.loads),
     ".yaml": ("YAML", _yaml),
     ".yml": ("YAML", _yaml),
+    **dict.fromkeys((".sh", ".bash", ".txt"), ("shell", diffusers.parse)),
 }
