@@ -135,6 +135,17 @@ def test_stored_encodings_change_no_loss_and_no_encoder_takes_memory(place: Path
     assert foreseen == 16 * 2 * 4 * (32 * 8 * 8) + 16 * 4 * (77 * 40 + 256 * 48 + 32)
 
 
+@pytest.mark.parametrize("method", [{"method.text_encoder": True}, LORA], ids=["full", "lora"])
+def test_it_learns_in_half_precision(place: Path, tmp_path: Path, method: dict[str, Any]) -> None:
+    for precision in ("fp32", "bf16"):
+        changes = {"engine.precision": precision, "train.learning_rate": 1e-4, **method}
+        train_here(place / "sd3.toml", precision, tmp_path, changes)
+    half, full = (list(losses(tmp_path / precision).values()) for precision in ("bf16", "fp32"))
+    np.testing.assert_allclose(half, full, rtol=2e-2)
+    assert half != full
+    assert apart(sampled(tmp_path / "bf16"), sampled(tmp_path / "fp32")) <= 16
+
+
 def test_a_lora_is_drawn_alike_by_fusain_and_by_diffusers(place: Path, tmp_path: Path) -> None:
     train_here(place / "sd3.toml", "run", tmp_path, LORA)
     run = tmp_path / "run"
