@@ -135,6 +135,17 @@ def test_stored_encodings_change_no_loss_and_no_encoder_takes_memory(place: Path
     assert foreseen == 16 * 2 * 4 * (32 * 8 * 8) + 16 * 4 * (77 * 40 + 256 * 48 + 32)
 
 
+@pytest.mark.parametrize("method", [{"method.text_encoder": True}, LORA], ids=["full", "lora"])
+def test_it_learns_in_half_precision(place: Path, tmp_path: Path, method: dict[str, Any]) -> None:
+    for precision in ("fp32", "bf16"):
+        changes = {"engine.precision": precision, "train.learning_rate": 1e-4, **method}
+        train_here(place / "sd3.toml", precision, tmp_path, changes)
+    half, full = (list(losses(tmp_path / precision).values()) for precision in ("bf16", "fp32"))
+    np.testing.assert_allclose(half, full, rtol=2e-2)
+    assert half != full
+    assert apart(sampled(tmp_path / "bf16"), sampled(tmp_path / "fp32")) <= 16
+
+
 def test_a_lora_is_drawn_alike_by_fusain_and_by_diffusers(place: Path, tmp_path: Path) -> None:
     train_here(place / "sd3.toml", "run", tmp_path, LORA)
     run = tmp_path / "run"
@@ -217,12 +228,22 @@ def refused(place: Path, tmp_path: Path, changes: dict[str, Any]) -> str:
     return str(caught.value)
 
 
-def test_settings_of_other_families_are_refused(place: Path, tmp_path: Path) -> None:
-    changes = {"family.prediction": "v", "family.zero_terminal_snr": "on", "family.clip_skip": 1}
+@pytest.mark.parametrize(
+    ("name", "value", "kinds"),
+    [
+        ("prediction", "v", ("pixel", "sd", "sdxl")),
+        ("zero_terminal_snr", "on", ("pixel", "sd", "sdxl")),
+        ("clip_skip", 1, ("sd", "sdxl")),
+    ],
+)
+def test_settings_of_other_families_are_refused(place: Path, name: str, value: object, kinds: tuple[str, ...]) -> None:
     with pytest.raises(FusainError) as caught:
-        resolve_source(RunSettings, place / "sd3.toml", as_overrides(changes))
-    for name in ("prediction", "zero_terminal_snr", "clip_skip"):
-        assert f"family.{name}" in str(caught.value)
+        resolve_source(RunSettings, place / "sd3.toml", as_overrides({f"family.{name}": value}))
+    belongs = " or ".join(f"family.kind = '{kind}'" for kind in kinds)
+    assert str(caught.value) == (
+        f"E-CFG-009 'family.{name}' has no place in this run: it belongs to {belongs}.\n"
+        f"Where: --family.{name}\nDo: Remove it, or choose that kind."
+    )
 
 
 def test_samplers_that_follow_no_line_are_refused_before_it_trains(place: Path, tmp_path: Path) -> None:
@@ -248,6 +269,24 @@ def test_the_code_on_its_card_draws_what_was_sampled(
     code = code.replace('"OWNER/NAME"', f'"{run / "weights"}"').replace('"BASE"', f'"{place / "base"}"')
     exec(compile(code.replace("image.png", str(tmp_path / "image.png")), "card", "exec"), {})
     assert apart([np.asarray(Image.open(tmp_path / "image.png"))], [sampled(run)[0]]) <= 1
+
+
+@pytest.mark.parametrize("vectors", [1, 2])
+def test_a_word_is_put_in_by_hand_as_its_card_says(place: Path, tmp_path: Path, vectors: int) -> None:
+    """diffusers' pipeline loads none, and T5 reads the word as it is written."""
+    word = {"method.kind": "textual_inversion", "method.token": "<ada>", "method.start_word": "a"}
+    own = {"method.vectors": vectors, "data.captions.trigger_word": "<ada>", "samples.prompts": ["a hat of <ada>, red"]}
+    run = train_here(place / "sd3.toml", "run", tmp_path, word | own).folder
+    file = run / "weights" / "learned_embeds.safetensors"
+    assert {name: tuple(rows.shape) for name, rows in load_file(file).items()} == {
+        "clip_l": (vectors, 16),
+        "clip_g": (vectors, 24),
+    }
+    published = publishing.publish(run, dry_run=True, licence="mit")
+    (code,) = re.findall(r"```python\n(.*?)```", published.card.read_text(), re.DOTALL)
+    code = re.sub(r"hf_hub_download\(.*?\)", f'"{file}"', code).replace('"BASE"', f'"{place / "base"}"')
+    exec(compile(code.replace("image.png", str(tmp_path / "image.png")), "card", "exec"), {})
+    assert apart([np.asarray(Image.open(tmp_path / "image.png"))], sampled(run)) <= 1
 
 
 FOR_LATENTS = [name for name in recipes.names() if recipes.load(name).values["family"]["kind"] == "sd"]

@@ -314,3 +314,26 @@ def test_a_folder_is_inspected_and_no_class_of_another_kind_is_built_of_it(with_
     assert "its text_encoder is a 'CLIPTextModel'" in refused(folder)
     edit(folder / "model_index.json", **index | {"text_encoder_3": ["transformers", "T5ForConditionalGeneration"]})
     assert "its text_encoder_3 is a 'T5ForConditionalGeneration'" in refused(folder)
+
+
+def test_a_folder_becomes_no_single_file_and_takes_no_lora_in(with_t5: Path, tmp_path: Path) -> None:
+    from fusain.models.adapters import Adapter, LowRank, commands
+    from fusain.models.bases import conversion
+
+    layer = "transformer.transformer_blocks.0.attn.to_q"
+    lora = Adapter({layer: LowRank(torch.ones(1, 32), torch.ones(32, 1), 1.0)})
+    base = bases.open_base(str(with_t5))
+    assert commands.weights_of(base, lora)[layer].shape == (32, 32)
+    for call in (
+        lambda: conversion.convert(str(with_t5), tmp_path / "single.safetensors"),
+        lambda: commands.write_merged(str(with_t5), [(lora, 1.0)], tmp_path / "merged"),
+    ):
+        with pytest.raises(FusainError) as caught:
+            call()
+        assert str(caught.value) == (
+            "E-MODEL-044 This is Stable Diffusion 3, but Stable Diffusion 1.x or Stable Diffusion 2.x or Stable "
+            f"Diffusion XL is needed.\nWhere: {with_t5}\n"
+            "Why: The first key that differs: _class_name StableDiffusion3Pipeline.\n"
+            "Do: Name another one; what a model is, is said by: fusain models inspect SOURCE"
+        )
+    assert list(tmp_path.iterdir()) == []

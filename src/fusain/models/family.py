@@ -152,6 +152,8 @@ class Family(ABC):
     """The kind of its base as `models inspect` names it; empty for what nobody else has."""
     skips_by_itself: ClassVar[bool] = False
     """Whether its pipeline in diffusers is told `clip_skip`, where it has that setting."""
+    loads_words: ClassVar[bool] = True
+    """Whether its pipeline in diffusers loads learnt words, and reads one of several vectors as all of its tokens."""
     matches_flow: ClassVar[bool] = False
     """Whether its schedule is one of flow matching."""
     lora_targets: ClassVar[Mapping[str, Targets]] = {}

@@ -121,7 +121,8 @@ def _on_base(settings: RunSettings, repo: str, base: str) -> str:
     encoders = [part for part in family.lora_targets if part.startswith("text_encoder")]
     if not method.loaded_by_each or len(encoders) < 2:
         return _of_text(settings, ON_BASE, base=base, loading=f"pipeline.{method.loaded_by.format(repo=repo)}")
-    loading = method.loaded_by_each.format(repo=repo, token=settings.method.token)
+    loaded_by = method.loaded_by_each if family.loads_words else method.loaded_by_hand
+    loading = loaded_by.format(repo=repo, token=settings.method.token)
     program = ON_BASE.replace("\n\n", LOADING_FILES, 1)
     return _of_text(settings, program, base=base, loading=loading)
 
@@ -148,11 +149,18 @@ def _of_text(settings: RunSettings, program: str, **places: str) -> str:
     if skips and not by_itself:
         lines = [f"prompt_embeds=states({prompt}),", f"negative_prompt_embeds=states({negative}),", *lines]
     else:
-        lines = [f"{prompt},", *([f"negative_prompt={negative},"] if drawing.negative else []), *lines]
+        lines = [*_words(settings, prompt), *([f"negative_prompt={negative},"] if drawing.negative else []), *lines]
     left_out = FAMILIES[family.kind].left_out(family)
     places |= _scheduler(settings) | {"without": "".join(f", {part}=None" for part in left_out)}
     before = SKIPPING.format(layer=skips + 1, text=_read(settings)) if skips and not by_itself else ""
     return program.format(before=before, options=indent("\n".join(lines), "    "), **places)
+
+
+def _words(settings: RunSettings, prompt: str) -> list[str]:
+    """A prompt; where several vectors were put in by hand, with all of them for the CLIPs, which alone know them."""
+    if getattr(settings.method, "vectors", 1) == 1 or FAMILIES[settings.family.kind].loads_words:
+        return [f"{prompt},"]
+    return [f"{prompt}.replace(parts[0], ' '.join(parts)),", f"prompt_3={prompt},"]
 
 
 def _read(settings: RunSettings) -> str:

@@ -48,6 +48,8 @@ class Method(ABC):
     """Where it saves no whole model: what a pipeline of the base is told in plain diffusers, of a `{repo}`."""
     loaded_by_each: ClassVar[str] = ""
     """The same where a model has several text encoders and each is told by itself; without it they are told at once."""
+    loaded_by_hand: ClassVar[str] = ""
+    """The same where diffusers' pipeline of a family loads no learnt words."""
 
     @abstractmethod
     def __init__(self, settings: Any) -> None: ...

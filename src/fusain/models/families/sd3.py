@@ -140,6 +140,7 @@ class StableDiffusion3(Family):
     kind: ClassVar[str] = "sd3"
     Settings: ClassVar[type[Section]] = StableDiffusion3Settings
     multiple = 16
+    loads_words: ClassVar[bool] = False
     matches_flow: ClassVar[bool] = True
     lora_targets: ClassVar = {"transformer": targets.OF_MMDIT, **dict.fromkeys(ENCODERS, targets.OF_CLIP)}
 

@@ -36,6 +36,14 @@ pipeline.load_textual_inversion(
 pipeline.load_textual_inversion(
     words["clip_g"], token="{{token}}", text_encoder=pipeline.text_encoder_2, tokenizer=pipeline.tokenizer_2
 )"""
+LOADED_BY_HAND: Final = """\
+words = load_file(hf_hub_download("{repo}", "learned_embeds.safetensors"))
+parts = ["{token}", *(f"{token}_{{number}}" for number in range(1, len(words["clip_l"])))]
+for key, number in (("clip_l", ""), ("clip_g", "_2")):
+    tokenizer, encoder = getattr(pipeline, f"tokenizer{{number}}"), getattr(pipeline, f"text_encoder{{number}}")
+    tokenizer.add_tokens(parts)
+    encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    encoder.get_input_embeddings().weight.data[-len(parts) :] = words[key]"""
 SENTENCES: Final = (
     "a photo of a {}",
     "a picture of a {}",
@@ -108,6 +116,7 @@ class TextualInversion(Method):
     usual_rates: ClassVar[tuple[float, float] | None] = (1e-4, 1e-2)
     loaded_by: ClassVar[str] = 'load_textual_inversion("{repo}")'
     loaded_by_each: ClassVar[str] = LOADED_BY_EACH
+    loaded_by_hand: ClassVar[str] = LOADED_BY_HAND
 
     def __init__(self, settings: TextualInversionSettings) -> None:
         self.settings = settings
