@@ -102,7 +102,7 @@ def test_a_base_of_another_family_is_left_alone(write):
         (
             '[bases]\npixel = "x"',
             "E-CFG-040 Your settings name a base for 'pixel', but no family of that name starts from a base.\n"
-            "Where: bases.pixel\nDo: Use one of: sd, sdxl.",
+            "Where: bases.pixel\nDo: Use one of: sd, sd3, sdxl.",
         ),
         (
             "runs_folder = oops",
