@@ -14,7 +14,8 @@ from pydantic import Field
 from fusain.data.batch import Batch
 from fusain.errors import SettingsError
 from fusain.models import attention, bases, latents, pipeline_folder, targets, text, weights
-from fusain.models.family import Condition, DrawRequest, Facts, Family, Fresh, NoiseSchedule
+from fusain.models.family import Condition, DrawRequest, Facts, Fresh, NoiseSchedule
+from fusain.models.latent_family import LatentFamily
 from fusain.settings.notice import Notice
 from fusain.settings.section import Section, basic
 
@@ -77,7 +78,7 @@ class StableDiffusionNetwork(torch.nn.Module):
         return cast(torch.Tensor, self.unet(noisy_BCHW, times_B, states, return_dict=False)[0])
 
 
-class StableDiffusion(Family):
+class StableDiffusion(LatentFamily):
     kind: ClassVar[str] = "sd"
     Settings: ClassVar[type[Section]] = StableDiffusionSettings
     multiple = 8
@@ -118,26 +119,9 @@ class StableDiffusion(Family):
         self._bare = StableDiffusionNetwork(unet, self._built("text_encoder"), settings.clip_skip)
         self.network: torch.nn.Module = self._bare
 
-    def _built(self, component: str) -> torch.nn.Module:
-        return bases.build(self.base.components[component]).requires_grad_(False)
-
     @property
     def device(self) -> torch.device:
         return next(self._bare.unet.parameters()).device
-
-    @property
-    def base_id(self) -> str:
-        return self.base.id
-
-    def encoder_id(self, encoder: Literal["autoencoder", "text_encoder"]) -> str:
-        return self.base.id_of(["text_encoder"] if encoder == "text_encoder" else ["vae"])
-
-    @property
-    def base_revision(self) -> str | None:
-        return self.base.revision
-
-    def pinned(self, settings: Any) -> Any:
-        return settings.model_copy(update={"revision": self.base.revision})
 
     @property
     def reading(self) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from pydantic import Field
 from fusain.data.batch import Batch
 from fusain.errors import SettingsError, UsageError
 from fusain.models import bases, latents, pipeline_folder, targets, text, weights
-from fusain.models.family import Condition, DrawRequest, Facts, Family, Fresh
+from fusain.models.family import Condition, DrawRequest, Facts, Fresh
 from fusain.models.flow import Density, FlowSchedule
+from fusain.models.latent_family import LatentFamily
 from fusain.settings.notice import Notice
 from fusain.settings.section import Section, basic
 
@@ -136,7 +137,7 @@ class StableDiffusion3Network(torch.nn.Module):
         return torch.cat([states, t5], dim=1)
 
 
-class StableDiffusion3(Family):
+class StableDiffusion3(LatentFamily):
     kind: ClassVar[str] = "sd3"
     Settings: ClassVar[type[Section]] = StableDiffusion3Settings
     multiple = 16
@@ -165,6 +166,7 @@ class StableDiffusion3(Family):
         bases.expect(base, "sd3")
         _refuse_others(base, reads_t5=settings.t5 == "on")
         self.base, self.architecture = base, base.architecture
+        self.readers = [*ENCODERS, *([T5] if self._reads_t5 else [])]
         self.schedule = FlowSchedule.from_diffusers(
             base.scheduler,
             shift=settings.shift,
@@ -183,9 +185,6 @@ class StableDiffusion3(Family):
         self._bare = StableDiffusion3Network(transformer, encoders, self.schedule.steps)
         self.network: torch.nn.Module = self._bare
 
-    def _built(self, component: str) -> torch.nn.Module:
-        return bases.build(self.base.components[component]).requires_grad_(False)
-
     @property
     def _reads_t5(self) -> bool:
         return bool(self.settings.t5 == "on")
@@ -200,21 +199,6 @@ class StableDiffusion3(Family):
     @property
     def device(self) -> torch.device:
         return next(self._bare.transformer.parameters()).device
-
-    @property
-    def base_id(self) -> str:
-        return self.base.id
-
-    def encoder_id(self, encoder: Literal["autoencoder", "text_encoder"]) -> str:
-        reading = [*ENCODERS, *([T5] if self._reads_t5 else [])]
-        return self.base.id_of(reading if encoder == "text_encoder" else ["vae"])
-
-    @property
-    def base_revision(self) -> str | None:
-        return self.base.revision
-
-    def pinned(self, settings: Any) -> Any:
-        return settings.model_copy(update={"revision": self.base.revision})
 
     @property
     def autoencoder(self) -> torch.nn.Module | None:

@@ -14,7 +14,8 @@ from pydantic import Field
 from fusain.data.batch import Batch
 from fusain.errors import SettingsError
 from fusain.models import attention, bases, latents, pipeline_folder, targets, text, weights
-from fusain.models.family import Condition, DrawRequest, Facts, Family, Fresh, NoiseSchedule
+from fusain.models.family import Condition, DrawRequest, Facts, Fresh, NoiseSchedule
+from fusain.models.latent_family import LatentFamily
 from fusain.settings.notice import Notice
 from fusain.settings.section import Section, basic
 
@@ -98,11 +99,12 @@ class StableDiffusionXLNetwork(torch.nn.Module):
         return torch.cat([first, second], dim=-1), pooled_BP
 
 
-class StableDiffusionXL(Family):
+class StableDiffusionXL(LatentFamily):
     kind: ClassVar[str] = "sdxl"
     Settings: ClassVar[type[Section]] = StableDiffusionXLSettings
     multiple = 8
     skips_by_itself: ClassVar[bool] = True
+    readers = tuple(ENCODERS)
     lora_targets: ClassVar = {"unet": targets.OF_UNET, **dict.fromkeys(ENCODERS, targets.OF_CLIP)}
 
     @classmethod
@@ -142,26 +144,9 @@ class StableDiffusionXL(Family):
         self._bare = StableDiffusionXLNetwork(unet, [self._built(name) for name in ENCODERS], settings.clip_skip)
         self.network: torch.nn.Module = self._bare
 
-    def _built(self, component: str) -> torch.nn.Module:
-        return bases.build(self.base.components[component]).requires_grad_(False)
-
     @property
     def device(self) -> torch.device:
         return next(self._bare.unet.parameters()).device
-
-    @property
-    def base_id(self) -> str:
-        return self.base.id
-
-    def encoder_id(self, encoder: Literal["autoencoder", "text_encoder"]) -> str:
-        return self.base.id_of(ENCODERS if encoder == "text_encoder" else ["vae"])
-
-    @property
-    def base_revision(self) -> str | None:
-        return self.base.revision
-
-    def pinned(self, settings: Any) -> Any:
-        return settings.model_copy(update={"revision": self.base.revision})
 
     @property
     def reading(self) -> dict[str, Any]:
