@@ -36,6 +36,7 @@ OF_RECIPES = {
     "dreambooth": FEW_CLASS_IMAGES,
     "dreambooth-lora": FEW_CLASS_IMAGES,
     "demo-character": FEW_CLASS_IMAGES,
+    "sd15-dreambooth-12gb": FEW_CLASS_IMAGES,
     "textual-inversion": {"data.captions.trigger_word": "<sks>"},
 }
 """What some of them want to be told."""

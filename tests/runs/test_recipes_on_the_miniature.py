@@ -34,6 +34,7 @@ def test_they_are_all_here() -> None:
         "dreambooth",
         "dreambooth-lora",
         "lora",
+        "sd15-dreambooth-12gb",
         "text-to-image",
         "textual-inversion",
     ]
