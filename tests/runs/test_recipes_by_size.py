@@ -24,7 +24,7 @@ def test_recipes_that_name_a_size_are_all_here() -> None:
     assert sorted(SIZES) == [name for name in recipes.names() if name.endswith("gb")]
 
 
-@pytest.mark.slow
+@pytest.mark.prove
 @pytest.mark.parametrize("recipe", SIZES)
 def test_a_recipe_stays_below_its_size(recipe: str, folder: Path) -> None:
     """At full size, on a GPU, from shapes; a tenth is left for the driver and for what lies in pieces."""

@@ -7,7 +7,7 @@ import torch
 from benchmarks import gpu
 
 
-@pytest.mark.slow
+@pytest.mark.prove
 def test_small_sizes_run_on_a_cpu(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FUSAIN_CACHE", "")  # put back afterwards: the benchmark sets its own
     gpu.main(["--small", "--no-compile", "--steps", "1"])
