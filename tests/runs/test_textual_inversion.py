@@ -173,6 +173,8 @@ def test_the_plan_counts_what_learns(place: Path) -> None:
     found = planning.plan(place / "word.toml")
     assert found.parameters == 2 * 16
     assert found.seconds_per_step is not None
+    assert found.seconds_range is not None
+    assert found.seconds_range[0] <= found.seconds <= found.seconds_range[1]
 
 
 def test_captions_without_the_word_are_told(place: Path, tmp_path: Path) -> None:

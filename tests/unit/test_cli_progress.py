@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from fusain.cli.progress import Pace, duration, lines, progress, say
+from fusain.messages.quantities import span
 
 
 def run(pace: Pace, steps: int, *, seconds: float = 0.5, start: int = 0, between: float = 0.0) -> None:
@@ -23,19 +24,41 @@ def test_nothing_is_estimated_before_there_is_enough_to_go_by():
 def test_time_left_is_the_median_step_and_all_else_as_often_as_so_far():
     pace = Pace()
     run(pace, 20)
-    assert pace.remaining == 40.0
+    assert pace.remaining == (40.0, 40.0)
     pace.take({"kind": "step", "step": 21, "loss": 1.0, "seconds": 30.0, "time": 1040.0})
-    assert round(pace.remaining, 3) == 39.5
+    assert pace.remaining == (39.5, 39.5), "one slow step says nothing"
     slow = Pace()
     run(slow, 20, between=0.25)
-    assert round(slow.remaining, 3) == 60.0
+    assert [round(end, 3) for end in slow.remaining] == [60.0, 60.0]
     assert slow.describe(datetime(2030, 1, 1, 12, 0)) == "loss 1.0000, 64 images/s, 1 min 00 s left, done at 12:01"
+
+
+def test_time_left_is_a_range_where_steps_differ():
+    pace = Pace()
+    pace.take({"kind": "start", "step": 0, "steps": 420, "images_per_step": 10, "time": 0.0})
+    for step in range(1, 21):
+        pace.take({"kind": "step", "step": step, "loss": 1.0, "seconds": 0.5 + 0.5 * (step % 2)})
+    assert pace.remaining == (200.0, 400.0)
+    assert pace.describe(datetime(2030, 1, 1, 12, 0)) == (
+        "loss 1.0000, 13 images/s, 3 min 20 s to 6 min 40 s left, done between 12:03 and 12:06"
+    )
+
+
+def test_a_run_of_one_step_has_no_range():
+    pace = Pace()
+    pace.take({"kind": "start", "step": 0, "steps": 1, "images_per_step": 2, "time": 0.0})
+    pace.take({"kind": "step", "step": 1, "loss": 1.0, "seconds": 0.5, "time": 0.5})
+    assert pace.remaining == (0.0, 0.0)
+
+
+def test_spans_of_time():
+    assert (span(60, 89), span(100, 101), span(3600, 9000)) == ("60 s to 89 s", "2 min", "60 min to 2.5 h")
 
 
 def test_after_a_resume_only_this_session_counts():
     pace = Pace()
     run(pace, 20, start=50, between=0.5)
-    assert round(pace.remaining, 3) == 30.0
+    assert [round(end, 3) for end in pace.remaining] == [30.0, 30.0]
 
 
 def test_a_second_training_of_one_command_begins_anew():

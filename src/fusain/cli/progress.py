@@ -14,6 +14,7 @@ from typing import Any, Final
 import click
 
 from fusain.cli import output
+from fusain.messages.quantities import span
 
 Event = Mapping[str, Any]
 Report = Callable[[Event], None]
@@ -71,13 +72,18 @@ class Pace:
         return self.images_per_step / max(statistics.median(self.seconds), 1e-9)
 
     @property
-    def remaining(self) -> float | None:
-        """Seconds left: the median of the last steps, and all else as often as so far; None while unknown."""
+    def remaining(self) -> tuple[float, float] | None:
+        """Seconds left, from and to: of the last steps the middle half, and all else as often as so far; None while
+        unknown."""
         if len(self.seconds) < min(ENOUGH, self.steps):
             return None
         done = max(1, self.step - (self.first or 0))
         between = max(0.0, self.now - self.started - self.stepping) / done if self.started else 0.0
-        return max(0, self.steps - self.step) * (statistics.median(self.seconds) + between)
+        left = max(0, self.steps - self.step)
+        low = high = self.seconds[-1]
+        if len(self.seconds) > 1:
+            low, _, high = statistics.quantiles(self.seconds, method="inclusive")
+        return left * (low + between), left * (high + between)
 
     def describe(self, now: datetime | None = None) -> str:
         """Loss, speed and time left in one line."""
@@ -87,8 +93,9 @@ class Pace:
         remaining = self.remaining
         if remaining is None:
             return ", ".join([*parts, "estimating…"])
-        finish = (now or datetime.now()) + timedelta(seconds=remaining)
-        return ", ".join([*parts, f"{duration(remaining)} left, done at {finish:%H:%M}"])
+        first, last = (f"{(now or datetime.now()) + timedelta(seconds=end):%H:%M}" for end in remaining)
+        when = f"at {first}" if first == last else f"between {first} and {last}"
+        return ", ".join([*parts, f"{span(*remaining, duration)} left, done {when}"])
 
 
 def duration(seconds: float) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 def size(count: float) -> str:
     """Bytes, to three digits."""
@@ -18,3 +20,9 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = seconds / 60
     return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def span(low: float, high: float, say: Callable[[float], str] = duration) -> str:
+    """A range of times; one where both ends read alike."""
+    ends = (say(low), say(high))
+    return ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"

@@ -18,7 +18,7 @@ from fusain.data.dataset import Dataset, check_batch
 from fusain.data.loader import Loader
 from fusain.data.report import DataReport
 from fusain.errors import StorageError
-from fusain.messages.quantities import duration, size
+from fusain.messages.quantities import duration, size, span
 from fusain.models.family import Family
 from fusain.runs import assembly, class_images, encoding, forecast, usual
 from fusain.runs.folder import RunFolder
@@ -67,6 +67,8 @@ class RunPlan:
     """What drawing them takes about, before the first step."""
     seconds_per_step: float | None
     seconds: float | None
+    seconds_range: tuple[float, float] | None
+    """By the fastest and the slowest of the steps that were measured."""
 
     def as_json(self) -> dict[str, Any]:
         found = asdict(self)
@@ -92,12 +94,12 @@ class RunPlan:
             yield "to draw", f"{self.class_images_to_draw:,} class images before the first step{about}"
         if self.stored_encodings:
             yield "stored encodings", f"{size(self.stored_encodings)} in the cache folder"
-        if self.seconds is None or self.seconds_per_step is None:
+        if self.seconds_range is None or self.seconds_per_step is None:
             yield "time", "not measured"
         else:
             yield (
                 "time",
-                f"about {duration(self.seconds)} ({self.seconds_per_step * 1000:.0f} ms a step), samples apart",
+                f"about {span(*self.seconds_range)} ({self.seconds_per_step * 1000:.0f} ms a step), samples apart",
             )
 
 
@@ -141,6 +143,7 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
         class_images_seconds=_seconds_of_drawing(settings, missing, step) if step else None,
         seconds_per_step=step.seconds if step else None,
         seconds=step.seconds * numbers.steps if step else None,
+        seconds_range=(step.fastest * numbers.steps, step.slowest * numbers.steps) if step else None,
     )
 
 
@@ -185,6 +188,8 @@ def _count_parameters(learner: assembly.Learner) -> int:
 @dataclass(frozen=True)
 class MeasuredStep:
     seconds: float
+    fastest: float
+    slowest: float
     memory: int
 
 
@@ -219,7 +224,8 @@ def _measure(settings: RunSettings, dataset: Dataset) -> MeasuredStep:
         if engine.device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
-    return MeasuredStep(statistics.median(seconds[WARM_STEPS:]), _peak_memory(engine))
+    warm = seconds[WARM_STEPS:]
+    return MeasuredStep(statistics.median(warm), min(warm), max(warm), _peak_memory(engine))
 
 
 def _forward_backward(family: Family, method: Method, engine: Engine, batch: Any, seed: int) -> None:
