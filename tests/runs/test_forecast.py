@@ -7,6 +7,8 @@ import torch
 from benchmarks import memory
 
 from fusain.runs import assembly, forecast, planning
+from fusain.runs.settings import RunSettings
+from fusain.settings.read import resolve
 from fusain.training.averaging import Average
 from fusain.training.optimizers import KINDS, bytes_remembered, make_optimizer
 
@@ -44,6 +46,17 @@ def test_a_fused_step_needs_less_by_all_gradients_but_two(folder: Path) -> None:
     assert plain.optimizer == fused.optimizer == 2 * plain.gradients
     assert fused.gradients < plain.gradients / 5
     assert fused.peak < plain.peak
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "textual-inversion"])
+def test_it_is_foreseen_where_the_text_encoder_learns_and_captions_are_hidden(method: str, folder: Path) -> None:
+    recipe = {"full": "text-to-image", "lora": "lora"}.get(method, method)
+    own = {"data.path": str(folder / "faces"), "family.base": "fusain:mini-sd", "family.size": "64"}
+    own |= {"method.condition_dropout": "0.2", "engine.device": "cpu", "engine.precision": "fp32"}
+    own |= {"method.text_encoder": "true"} if method != "textual-inversion" else {"method.token": "<who>"}
+    settings = resolve(RunSettings, recipe=recipe, overrides=list(own.items())).settings
+    found = planning.foreseen_memory(settings, assembly.prepare_data(settings, folder=None, report=None))
+    assert found.peak > found.weights > 10e6
 
 
 def test_counting_forgets_what_is_gone_and_views_count_once() -> None:

@@ -149,9 +149,17 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
 
 def foreseen_memory(settings: RunSettings, dataset: Dataset) -> Forecast:
     """The memory of a step, without doing one."""
-    learner = _without_weights(settings, dataset)
+    learner = _without_weights(_hiding_nothing(settings), dataset)
     learner.method.prepare(learner.family)
     return forecast.of_a_step(settings, dataset, learner)
+
+
+def _hiding_nothing(settings: RunSettings) -> RunSettings:
+    """Which captions a step hides hangs on numbers, of which shapes have none; hidden ones have the same shape."""
+    method: Any = settings.method
+    if "condition_dropout" not in type(method).model_fields:
+        return settings
+    return settings.model_copy(update={"method": method.model_copy(update={"condition_dropout": 0.0})})
 
 
 def require_disk(settings: RunSettings, dataset: Dataset, folder: RunFolder) -> None:
