@@ -28,7 +28,7 @@ TITLES: Final = {
 @click.option("--schema/--no-schema", default=True, help="Put the schema beside it, by which editors help and check.")
 @output.format_option
 def verb(source: Path, path: Path, schema: bool) -> None:
-    """Make a settings file from a configuration of kohya, OneTrainer or ai-toolkit, or a command of diffusers.
+    """Make a settings file from a configuration of kohya, OneTrainer, ai-toolkit or diffusers.
 
     Every key of the file is accounted for. Nothing is written over.
 

@@ -14,7 +14,7 @@ from fusain.cli.output import format_option
 
 VERBS: Final[dict[str, str]] = {
     "new": "Write a settings file from a recipe.",
-    "import": "Make a settings file from a configuration of kohya, OneTrainer or ai-toolkit.",
+    "import": "Make a settings file from a configuration of kohya, OneTrainer, ai-toolkit or diffusers.",
     "plan": "Show what a training would do, without doing it.",
     "train": "Train a model; the same command again resumes it.",
     "generate": "Draw images with a trained run.",
