@@ -346,7 +346,7 @@ def test_encodings_that_find_no_room_are_not_begun(
     with pytest.raises(StorageError) as refused:
         train_here(place / "text.toml", "run", tmp_path)
     assert str(refused.value).startswith(
-        "E-STORE-008 Encoded images or captions would take 49.2 KB, but only 5 KB are free.\nWhere: "
+        "E-STORE-008 Encoded images or captions would take 118 KB, but only 5 KB are free.\nWhere: "
     )
     assert str(refused.value).endswith(
         "Do: Make room, point FUSAIN_CACHE to another disk, or encode at every step (--data.cache none), which is "
