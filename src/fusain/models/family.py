@@ -273,6 +273,10 @@ class Family(ABC):
         """What turns pixels to latents and back, where there is one."""
         return None
 
+    def beside(self) -> list[torch.nn.Module]:
+        """Networks outside of `network`, none of which learns; those that rest are not here."""
+        return [self.autoencoder] if self.autoencoder is not None else []
+
     def foreseen(self, names: Sequence[str], captions: Sequence[str]) -> Iterable[Notice]:
         """What to say before training of the base, and of captions by the names of their images."""
         return ()

@@ -126,7 +126,7 @@ def _give_back(parameter: torch.Tensor) -> None:
 
 
 def _tensors(family: Family) -> Iterator[torch.Tensor]:
-    for module in filter(None, (family.network, family.autoencoder)):
+    for module in (family.network, *family.beside()):
         yield from module.parameters()
         yield from module.buffers()
 
@@ -142,7 +142,7 @@ def _pretend(family: Family, mode: Any) -> None:
                 made[id(one)] = torch.nn.Parameter(made[id(one)], requires_grad=one.requires_grad)
         return made[id(one)]
 
-    for network in filter(None, (family.network, family.autoencoder)):
+    for network in (family.network, *family.beside()):
         for module in network.modules():
             for held in (module._parameters, module._buffers):
                 for name, one in list(held.items()):

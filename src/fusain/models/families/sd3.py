@@ -214,9 +214,11 @@ class StableDiffusion3(LatentFamily):
 
     def to(self, device: torch.device) -> None:
         self.network.to(device)
-        for beside in (self._autoencoder, self._t5):
-            if beside is not None:
-                beside.to(device)
+        for beside in self.beside():
+            beside.to(device)
+
+    def beside(self) -> list[torch.nn.Module]:
+        return [one for one in (self._autoencoder, self._t5) if one is not None]
 
     def rest(self, parts: Collection[str]) -> None:
         if "text_encoder" in parts:
