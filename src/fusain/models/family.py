@@ -175,6 +175,7 @@ class Family(ABC):
         return ()
 
     settings: Any
+    """What it was made from; `size` is the side of its images."""
 
     @abstractmethod
     def __init__(self, settings: Any, facts: Facts) -> None:
