@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Literal
+from abc import abstractmethod
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 
@@ -12,18 +14,25 @@ from fusain.models.family import Family
 
 
 class LatentFamily(Family):
-    """A family whose weights are a base's."""
+    """A family whose weights are a base's; its encoders may rest once what they make is stored."""
 
     base: bases.Base
-    readers: Iterable[str] = ("text_encoder",)
-    """Components that make of captions what is stored."""
+    clips: ClassVar[Sequence[str]] = ("text_encoder",)
+    """Text encoders that may learn: components of the base, and parts of the network by the same names."""
+    _bare: Any
+    """The network as it is, whatever the engine wraps it into."""
+    _autoencoder: torch.nn.Module | None
+
+    @property
+    def device(self) -> torch.device:
+        return cast(torch.device, next(self._bare.parameters()).device)
 
     @property
     def base_id(self) -> str:
         return self.base.id
 
     def encoder_id(self, encoder: Literal["autoencoder", "text_encoder"]) -> str:
-        return self.base.id_of(self.readers if encoder == "text_encoder" else ["vae"])
+        return self.base.id_of(self.readers() if encoder == "text_encoder" else ["vae"])
 
     @property
     def base_revision(self) -> str | None:
@@ -34,3 +43,57 @@ class LatentFamily(Family):
 
     def _built(self, component: str) -> torch.nn.Module:
         return bases.build(self.base.components[component]).requires_grad_(False)
+
+    @property
+    def autoencoder(self) -> torch.nn.Module | None:
+        return self._autoencoder
+
+    def readers(self) -> Sequence[str]:
+        """Components that make of captions what is stored."""
+        return self.clips
+
+    def text_encoders(self) -> dict[str, torch.nn.Module]:
+        encoders = {name: getattr(self._bare, name) for name in self.clips}
+        return {name: encoder for name, encoder in encoders.items() if encoder is not None}
+
+    def to(self, device: torch.device) -> None:
+        for one in (self.network, *self.beside()):
+            one.to(device)
+
+    @abstractmethod
+    def _keep_hidden(self) -> None:
+        """Remember what an empty caption becomes, which is needed when nobody reads any more."""
+
+    def _drop_readers(self) -> None:
+        for name in self.clips:
+            setattr(self._bare, name, None)
+
+    def _wake_readers(self) -> None:
+        for name in self.clips:
+            setattr(self._bare, name, self._built(name).to(self.device))
+
+    def rest(self, parts: Collection[str]) -> None:
+        if "text_encoder" in parts:
+            self._keep_hidden()
+            self._drop_readers()
+        if "autoencoder" in parts:
+            self._autoencoder = None
+
+    @contextmanager
+    def _awake(self) -> Iterator[None]:
+        """Within, encoders that rest are here again; they never learnt, so they are as the base has them."""
+        resting = set()
+        if self._autoencoder is None:
+            resting.add("autoencoder")
+            self._autoencoder = self._built("vae").to(self.device)
+        if not self.text_encoders():
+            resting.add("text_encoder")
+            self._wake_readers()
+        try:
+            yield
+        finally:
+            self.rest(resting)
+
+    def recompute_activations(self) -> None:
+        super().recompute_activations()
+        cast(Any, self._autoencoder).enable_gradient_checkpointing()

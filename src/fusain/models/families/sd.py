@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
@@ -82,6 +81,7 @@ class StableDiffusion(LatentFamily):
     kind: ClassVar[str] = "sd"
     Settings: ClassVar[type[Section]] = StableDiffusionSettings
     multiple = 8
+    _bare: StableDiffusionNetwork
     lora_targets: ClassVar = {"unet": targets.OF_UNET, "text_encoder": targets.OF_CLIP}
 
     @classmethod
@@ -120,54 +120,14 @@ class StableDiffusion(LatentFamily):
         self.network: torch.nn.Module = self._bare
 
     @property
-    def device(self) -> torch.device:
-        return next(self._bare.unet.parameters()).device
-
-    @property
     def reading(self) -> dict[str, Any]:
         return {"clip_skip": self.settings.clip_skip, "windows": self.settings.text_windows}
-
-    @property
-    def autoencoder(self) -> torch.nn.Module | None:
-        return self._autoencoder
-
-    def text_encoders(self) -> dict[str, torch.nn.Module]:
-        encoder = self._bare.text_encoder
-        return {} if encoder is None else {"text_encoder": encoder}
 
     def tokenizers(self) -> dict[str, Any]:
         return {"text_encoder": self.tokenizer}
 
-    def to(self, device: torch.device) -> None:
-        self.network.to(device)
-        if self._autoencoder is not None:
-            self._autoencoder.to(device)
-
-    def rest(self, parts: Collection[str]) -> None:
-        if "text_encoder" in parts:
-            self._hidden_caption = self._states(self.tokens([""]))
-            self._bare.text_encoder = None
-        if "autoencoder" in parts:
-            self._autoencoder = None
-
-    @contextmanager
-    def _awake(self) -> Iterator[None]:
-        """Within, encoders that rest are here again; they never learnt, so they are as the base has them."""
-        resting = set()
-        if self._autoencoder is None:
-            resting.add("autoencoder")
-            self._autoencoder = self._built("vae").to(self.device)
-        if self._bare.text_encoder is None:
-            resting.add("text_encoder")
-            self._bare.text_encoder = self._built("text_encoder").to(self.device)
-        try:
-            yield
-        finally:
-            self.rest(resting)
-
-    def recompute_activations(self) -> None:
-        super().recompute_activations()
-        cast(Any, self._autoencoder).enable_gradient_checkpointing()
+    def _keep_hidden(self) -> None:
+        self._hidden_caption = self._states(self.tokens([""]))
 
     def encode_pixels(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         return latents.moments(self._autoencoder, pixels_BCHW)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, cast
@@ -141,8 +140,11 @@ class StableDiffusion3(LatentFamily):
     kind: ClassVar[str] = "sd3"
     Settings: ClassVar[type[Section]] = StableDiffusion3Settings
     multiple = 16
+    clips: ClassVar[Sequence[str]] = tuple(ENCODERS)
+    """T5 never learns."""
     loads_words: ClassVar[bool] = False
     matches_flow: ClassVar[bool] = True
+    _bare: StableDiffusion3Network
     lora_targets: ClassVar = {"transformer": targets.OF_MMDIT, **dict.fromkeys(ENCODERS, targets.OF_CLIP)}
 
     @classmethod
@@ -166,7 +168,6 @@ class StableDiffusion3(LatentFamily):
         bases.expect(base, "sd3")
         _refuse_others(base, reads_t5=settings.t5 == "on")
         self.base, self.architecture = base, base.architecture
-        self.readers = [*ENCODERS, *([T5] if self._reads_t5 else [])]
         self.schedule = FlowSchedule.from_diffusers(
             base.scheduler,
             shift=settings.shift,
@@ -196,57 +197,25 @@ class StableDiffusion3(LatentFamily):
         if max(sides) > largest:
             raise UsageError("E-MODEL-064", where=where, largest=largest, side=max(sides))
 
-    @property
-    def device(self) -> torch.device:
-        return next(self._bare.transformer.parameters()).device
-
-    @property
-    def autoencoder(self) -> torch.nn.Module | None:
-        return self._autoencoder
-
-    def text_encoders(self) -> dict[str, torch.nn.Module]:
-        """The CLIPs; T5 never learns."""
-        encoders = {name: getattr(self._bare, name) for name in ENCODERS}
-        return {name: encoder for name, encoder in encoders.items() if encoder is not None}
-
     def tokenizers(self) -> dict[str, Any]:
         return self._tokenizers
 
-    def to(self, device: torch.device) -> None:
-        self.network.to(device)
-        for beside in self.beside():
-            beside.to(device)
-
     def beside(self) -> list[torch.nn.Module]:
-        return [one for one in (self._autoencoder, self._t5) if one is not None]
+        return [*super().beside(), *([] if self._t5 is None else [self._t5])]
 
-    def rest(self, parts: Collection[str]) -> None:
-        if "text_encoder" in parts:
-            self._hidden = self._read([""])
-            self._bare.text_encoder = self._bare.text_encoder_2 = self._t5 = None
-        if "autoencoder" in parts:
-            self._autoencoder = None
+    def readers(self) -> Sequence[str]:
+        return [*ENCODERS, *([T5] if self._reads_t5 else [])]
 
-    @contextmanager
-    def _awake(self) -> Iterator[None]:
-        """Within, encoders that rest are here again; they never learnt, so they are as the base has them."""
-        resting = set()
-        if self._autoencoder is None:
-            resting.add("autoencoder")
-            self._autoencoder = self._built("vae").to(self.device)
-        if not self.text_encoders():
-            resting.add("text_encoder")
-            for name in ENCODERS:
-                setattr(self._bare, name, self._built(name).to(self.device))
-            self._t5 = self._built(T5).to(self.device) if self._reads_t5 else None
-        try:
-            yield
-        finally:
-            self.rest(resting)
+    def _keep_hidden(self) -> None:
+        self._hidden = self._read([""])
 
-    def recompute_activations(self) -> None:
-        super().recompute_activations()
-        cast(Any, self._autoencoder).enable_gradient_checkpointing()
+    def _drop_readers(self) -> None:
+        super()._drop_readers()
+        self._t5 = None
+
+    def _wake_readers(self) -> None:
+        super()._wake_readers()
+        self._t5 = self._built(T5).to(self.device) if self._reads_t5 else None
 
     def encode_pixels(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         with latents.as_precise_as_needed(self._autoencoder):

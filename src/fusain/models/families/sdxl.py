@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
@@ -104,7 +103,8 @@ class StableDiffusionXL(LatentFamily):
     Settings: ClassVar[type[Section]] = StableDiffusionXLSettings
     multiple = 8
     skips_by_itself: ClassVar[bool] = True
-    readers = tuple(ENCODERS)
+    clips: ClassVar[Sequence[str]] = tuple(ENCODERS)
+    _bare: StableDiffusionXLNetwork
     lora_targets: ClassVar = {"unet": targets.OF_UNET, **dict.fromkeys(ENCODERS, targets.OF_CLIP)}
 
     @classmethod
@@ -145,55 +145,14 @@ class StableDiffusionXL(LatentFamily):
         self.network: torch.nn.Module = self._bare
 
     @property
-    def device(self) -> torch.device:
-        return next(self._bare.unet.parameters()).device
-
-    @property
     def reading(self) -> dict[str, Any]:
         return {"clip_skip": self.settings.clip_skip, "windows": self.settings.text_windows}
-
-    @property
-    def autoencoder(self) -> torch.nn.Module | None:
-        return self._autoencoder
-
-    def text_encoders(self) -> dict[str, torch.nn.Module]:
-        encoders = {name: getattr(self._bare, name) for name in ENCODERS}
-        return {name: encoder for name, encoder in encoders.items() if encoder is not None}
 
     def tokenizers(self) -> dict[str, Any]:
         return self._tokenizers
 
-    def to(self, device: torch.device) -> None:
-        self.network.to(device)
-        if self._autoencoder is not None:
-            self._autoencoder.to(device)
-
-    def rest(self, parts: Collection[str]) -> None:
-        if "text_encoder" in parts:
-            self._hidden = self._hidden_caption()
-            self._bare.text_encoder = self._bare.text_encoder_2 = None
-        if "autoencoder" in parts:
-            self._autoencoder = None
-
-    @contextmanager
-    def _awake(self) -> Iterator[None]:
-        """Within, encoders that rest are here again; they never learnt, so they are as the base has them."""
-        resting = set()
-        if self._autoencoder is None:
-            resting.add("autoencoder")
-            self._autoencoder = self._built("vae").to(self.device)
-        if not self.text_encoders():
-            resting.add("text_encoder")
-            for name in ENCODERS:
-                setattr(self._bare, name, self._built(name).to(self.device))
-        try:
-            yield
-        finally:
-            self.rest(resting)
-
-    def recompute_activations(self) -> None:
-        super().recompute_activations()
-        cast(Any, self._autoencoder).enable_gradient_checkpointing()
+    def _keep_hidden(self) -> None:
+        self._hidden = self._hidden_caption()
 
     def encode_pixels(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
         with latents.as_precise_as_needed(self._autoencoder):
