@@ -25,7 +25,7 @@ SETTINGS = {
     "train.steps": "200",
     "train.batch_size": "32",
     "train.accumulation": "1",
-    "train.learning_rate": "1e-3",
+    "train.learning_rate": "1.4e-3",
     "train.optimizer": "muon",
     "train.schedule": "cosine",
     "train.warmup_steps": "20",
