@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from fusain.errors import EnvironmentFault, FusainError
+from fusain.errors import FusainError
 from fusain.runs import assembly
 from fusain.runs.folder import RunFolder
 from fusain.runs.settings import RunSettings
@@ -17,7 +17,6 @@ from fusain.training import checkpoint
 from fusain.training.events import EventLog
 from fusain.training.optimizer_trial import check
 from fusain.training.optimizers import KINDS, OptimizerSettings
-from fusain.training.stepping import make_stepping
 from fusain.training.stopping import StopRequest
 from fusain.training.trainer import Trainer
 from tests.runs.faults import SHORT, refused, replaced
@@ -179,13 +178,8 @@ def test_what_cannot_work_with_it_is_refused(settings: Path, runs: Path) -> None
     assert not (runs / "run").exists()
 
 
-def test_several_processes_are_refused(settings: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = trainer(settings, runs, FUSED)
-    accelerator = made.parts.engine.accelerator
-    monkeypatch.setattr(type(accelerator), "num_processes", 2)
-    with pytest.raises(EnvironmentFault) as caught:
-        make_stepping(made.settings, accelerator, made._optimizer, made._parameters)
-    assert str(caught.value) == (
+def test_several_processes_are_refused(settings: Path, runs: Path) -> None:
+    assert str(refused(settings, runs, FUSED | {"engine.processes": 2})) == (
         "E-FUSE-004 train.fused_backward works in one process, and this run has 2.\nWhere: train.fused_backward\n"
         "Why: Processes take the mean of their gradients before a weight moves.\n"
         "Do: Train in one process, or leave train.fused_backward off."

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from fusain.errors import FusainError, StorageError, UsageError
 from fusain.generation.samplers import SamplerSettings
-from fusain.runs import assembly, copies, lock, planning, requests, resuming, tracking, usual
+from fusain.runs import assembly, copies, crew, lock, planning, requests, resuming, tracking, usual
 from fusain.runs.assembly import Learner
+from fusain.runs.crew import Crew
 from fusain.runs.folder import RunFolder, read_json, write_json
 from fusain.runs.settings import RunSettings
 from fusain.settings.layers import Overrides
@@ -81,15 +82,16 @@ def train(
     folder.create()
     listeners: list[Listener] = [report] if report else []
     log = EventLog(folder.events, (*listeners, *tracking.listeners(settings, folder)))
-    with lock.held(folder.lock, note=lambda text: log("note", text=text)):
+    count = settings.engine.processes
+    with lock.held(folder.lock, note=lambda text: log("note", text=text)), crew.started(count) as others:
         for notice in resolved.notices:
             log("warning", code=notice.code, text=str(notice))
-        trainer = _start(settings, folder, log, resume=resume, allow_change=allow_change)
+        trainer = _start(settings, folder, log, others, resume=resume, allow_change=allow_change)
         epochs = trainer.plan.steps / trainer.plan.steps_per_epoch
         for notice in trainer.parts.method.foreseen(trainer.parts.family, epochs):
             log("warning", code=notice.code, text=str(notice))
         try:
-            stopped = _finish(trainer, folder, log)
+            stopped = _finish(trainer, folder, log, others)
             if stopped is None and settings.weights_folder is not None:
                 copies.copy(folder, settings.weights_folder, log)
         except FusainError as fault:
@@ -100,10 +102,11 @@ def train(
     return TrainResult(folder.path, trainer.step, trainer.plan.steps, stopped)
 
 
-def _finish(trainer: Trainer, folder: RunFolder, log: EventLog) -> Reason | None:
+def _finish(trainer: Trainer, folder: RunFolder, log: EventLog, others: Crew) -> Reason | None:
     """Train to the end and write the final weights, or stop before that for the reason returned."""
     if trainer.step < trainer.plan.steps:
-        stopped = trainer.run(StopRequest(folder.stop_file))
+        with others.faults_told():
+            stopped = trainer.run(StopRequest(folder.stop_file))
         if stopped is not None:
             return stopped
     else:
@@ -118,7 +121,13 @@ def default_name(source: Path | str) -> str:
 
 
 def _start(
-    settings: RunSettings, folder: RunFolder, log: EventLog, *, resume: Resume, allow_change: Collection[str]
+    settings: RunSettings,
+    folder: RunFolder,
+    log: EventLog,
+    others: Crew,
+    *,
+    resume: Resume,
+    allow_change: Collection[str],
 ) -> Trainer:
     """A trainer at the step from which it goes on; a run that stands is never begun anew in silence."""
     checkpoints = Checkpoints(folder.checkpoints, keep=settings.checkpoint.keep)
@@ -146,7 +155,8 @@ def _start(
     planning.require_disk(settings, dataset, folder)
     for notice in usual.worth_a_word(settings, dataset):
         log("warning", code=notice.code, text=str(notice))
-    trainer = assembly.build_trainer(settings, folder, dataset, log)
+    others.begin(settings, folder, dataset, saved)
+    trainer = assembly.build_trainer(settings, folder, dataset, log, others.team)
     if saved is None:
         events.supersede(folder.events, after_step=0)
         write_json(folder.data_lock, dataset.lock(), indent=None)

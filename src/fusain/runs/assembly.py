@@ -8,6 +8,7 @@ import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from fusain.training.engine import EngineSettings
 from fusain.training.events import EventLog
 from fusain.training.method import Method
 from fusain.training.optimizers import EXTRAS, kind_of
+from fusain.training.team import Team
 from fusain.training.trainer import Parts, Trainer, TrainSettings
 
 Overrides = Sequence[tuple[str, str]]
@@ -132,9 +134,11 @@ def bucket_step(size: int, multiple: int) -> int:
     return max(multiple, min(LARGEST_BUCKET_STEP, size // 8) // multiple * multiple)
 
 
-def build_trainer(settings: RunSettings, folder: RunFolder, dataset: Dataset, log: EventLog) -> Trainer:
-    """Everything for one run, ready to start or to be restored."""
-    engine = engines.start(settings.engine)
+def build_trainer(
+    settings: RunSettings, folder: RunFolder, dataset: Dataset, log: EventLog, team: Team | None = None
+) -> Trainer:
+    """Everything for one run, ready to start or to be restored; with a team for the part of this process in it."""
+    engine = engines.start(settings.engine, team)
     learner = build_trainee(settings, dataset.classes)
     check_drawing(settings, learner.family)
     train = settings.train
@@ -144,13 +148,12 @@ def build_trainer(settings: RunSettings, folder: RunFolder, dataset: Dataset, lo
     check_batch(dataset, batch_size=train.batch_size, accumulation=train.accumulation)
 
     def batches(start_draw: int) -> Iterator[Batch]:
-        loader = Loader(
-            dataset, settings.data, seed=train.seed, batch_size=train.batch_size, start_draw=start_draw, report=log
-        )
-        return iter(loader)
+        from_here = partial(Loader, dataset, settings.data, seed=train.seed, start_draw=start_draw, report=log)
+        return iter(from_here(batch_size=train.batch_size, share=engine.team.share(train.batch_size)))
 
     learner.family.to(engine.device)
-    encoding.ahead(learner.family, learner.method, dataset, report=log)
+    with engine.accelerator.main_process_first():
+        encoding.ahead(learner.family, learner.method, dataset, report=log)
     measured = max(train.batch_size, few(HELD_OUT_BATCH, settings.family.size**2, whole=LARGEST_OF_MANY))
     held_out = list(held_out_batches(dataset, batch_size=min(HELD_OUT_BATCH, measured), limit=HELD_OUT_IMAGES))
 
@@ -173,7 +176,7 @@ def build_trainer(settings: RunSettings, folder: RunFolder, dataset: Dataset, lo
         batches=batches,
         held_out=held_out,
         names=dataset.names_of,
-        sample=sample,
+        sample=sample if engine.team.is_first else lambda step: None,
         checkpoints=Checkpoints(
             folder.checkpoints, keep=settings.checkpoint.keep, snapshots=settings.checkpoint.snapshots
         ),

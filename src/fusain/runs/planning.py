@@ -214,7 +214,8 @@ def _measure(settings: RunSettings, dataset: Dataset) -> MeasuredStep:
     learner = assembly.build_trainee(settings, dataset.classes)
     family, method, train = learner.family, learner.method, settings.train
     family.to(engine.device)
-    loader = iter(Loader(dataset, settings.data, seed=train.seed, batch_size=train.batch_size))
+    largest = slice(-(-train.batch_size // settings.engine.processes))  # what one of several processes takes
+    loader = iter(Loader(dataset, settings.data, seed=train.seed, batch_size=train.batch_size, share=largest))
     few = (next(loader).to(engine.device) for _ in range((WARM_STEPS + MEASURED_STEPS) * train.accumulation))
     batches = encoding.as_stored(family, method, dataset, few)
     parameters = method.prepare(family)

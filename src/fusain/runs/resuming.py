@@ -24,6 +24,7 @@ HARMLESS = (
     "train.steps",
     "train.epochs",
     "engine.threads",
+    "engine.processes",
 )
 """Settings that a run may be continued with without asking. A moved data set is held against its hashes."""
 
@@ -42,6 +43,12 @@ def check(
     if "engine.threads" in changed:
         old_count, new_count = before.get("engine.threads"), after.get("engine.threads")
         note(f"Resumed with {new_count} threads where it was {old_count}: no longer equal to the last bit.")
+    if "engine.processes" in changed:
+        old_count, new_count = before.get("engine.processes"), after.get("engine.processes")
+        note(
+            f"Resumed with engine.processes = {new_count} where it was {old_count}: images keep their order, noise and "
+            "time, but sums are rounded in another order and dropout drops others: no longer equal to the last bit."
+        )
     for key in changed:
         if key in allowed:
             note(f"{key} goes from {show(before.get(key))} to {show(after.get(key))}, as allowed.")

@@ -89,12 +89,17 @@ class RunSettings(Section):
         return silent
 
     def faults(self) -> Iterator[FusainError]:
+        processes, images = self.engine.processes, self.train.batch_size
+        if processes > images:
+            yield SettingsError("E-CFG-034", where="engine.processes", processes=processes, images=images)
         if self.train.fused_backward:
             where = "train.fused_backward"
             if self.train.accumulation > 1:
                 yield SettingsError("E-FUSE-001", where=where, accumulation=self.train.accumulation)
             if self.engine.precision == "fp16":
                 yield SettingsError("E-FUSE-002", where=where)
+            if processes > 1:
+                yield SettingsError("E-FUSE-004", where=where, processes=processes)
         if self.engine.base_bits != 32 and not METHODS[self.method.kind].leaves_base:
             yield SettingsError(
                 "E-CFG-050", where="engine.base_bits", bits=self.engine.base_bits, method=self.method.kind

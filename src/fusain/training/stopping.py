@@ -16,14 +16,15 @@ Reason = Literal["interrupted", "terminated", "asked"]
 class StopRequest:
     """Whether and why the run should end at the next step boundary."""
 
-    def __init__(self, stop_file: Path) -> None:
+    def __init__(self, stop_file: Path | None) -> None:
         self._stop_file = stop_file
         self._signal: Reason | None = None
-        stop_file.unlink(missing_ok=True)
+        if stop_file is not None:
+            stop_file.unlink(missing_ok=True)
 
     @property
     def reason(self) -> Reason | None:
-        if self._signal is None and self._stop_file.exists():
+        if self._signal is None and self._stop_file is not None and self._stop_file.exists():
             return "asked"
         return self._signal
 
