@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from fusain.models.bases import fresh, inferred
-from fusain.models.bases.building import CLASSES, _made
+from fusain.models.bases.building import CLASSES, without_weights
 from fusain.models.bases.opened import Component
 
 PIPELINES = {"sd1": "StableDiffusionPipeline", "sdxl": "StableDiffusionXLPipeline"}
@@ -27,7 +27,7 @@ def write(architecture: str, folder: Path) -> Path:
         ((class_name, library),) = CLASSES[name].items()
         component = Component(name, class_name, known[name], {})
         with torch.device("meta"):
-            shapes = {key: list(one.shape) for key, one in _made(component).state_dict().items()}
+            shapes = {key: list(one.shape) for key, one in without_weights(component).state_dict().items()}
         (folder / name).mkdir(parents=True)
         config = dict(known[name]) | {"_class_name": class_name, "architectures": [class_name]}
         (folder / name / "config.json").write_text(json.dumps(config))

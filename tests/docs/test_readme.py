@@ -143,6 +143,14 @@ def settings() -> frozenset[str]:
 
 
 @pytest.mark.parametrize("name", WRITTEN)
+def test_blocks_of_commands_say_that_they_are_some(name: str) -> None:
+    """Else nobody holds them against the commands that there are."""
+    assert not [
+        block.text for block in blocks(WRITTEN[name]) if block.text.startswith("fusain ") and block.language != "sh"
+    ]
+
+
+@pytest.mark.parametrize("name", WRITTEN)
 def test_commands_exist(name: str) -> None:
     faults = {" ".join(words): fault for words in commands(WRITTEN[name]) if (fault := fault_of(words))}
     assert not faults

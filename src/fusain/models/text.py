@@ -14,6 +14,13 @@ from fusain.settings.notice import Notice
 CUTS_SHOWN = 5
 
 
+def hiding(captions: Sequence[str], dropped_B: torch.Tensor | None) -> tuple[str, ...]:
+    """Captions with empty ones in place of those that are hidden."""
+    if dropped_B is None:
+        return tuple(captions)
+    return tuple("" if hides else words for words, hides in zip(captions, dropped_B.tolist(), strict=True))
+
+
 def save_encoder(encoder: torch.nn.Module, folder: Path) -> None:
     """Configuration and weights: of CLIP in the layout with a prefix that readers elsewhere expect, of T5 as it is."""
     cast(Any, encoder).config.save_pretrained(folder)

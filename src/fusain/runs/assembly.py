@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -214,7 +215,8 @@ def draw_into(
     paths: list[Path] = []
     rows: dict[str, list[np.ndarray]] = {}
     target.mkdir(parents=True, exist_ok=True)
-    chunk = chunk or few(CHUNK, family.settings.size**2)
+    own = (family.settings.size, family.settings.size)
+    chunk = chunk or few(CHUNK, max((math.prod(one.size or own) for one in wanted), default=1))
     for position, drawn in enumerate(generate(family, wanted, settings, chunk=chunk)):
         title = drawn.wanted.title
         path = target / f"{position:05d}{'-' if title else ''}{gallery.slug(title)}.png"

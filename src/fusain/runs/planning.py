@@ -118,7 +118,6 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
     foreseen = assembly.foreseen(learner, dataset, assembly.captions_read(learner, dataset))
     step = _measure(settings, dataset) if measure else None
     missing = class_images.missing(dataset)
-    stored = encoding.size(learner.family, learner.method, dataset)
     return RunPlan(
         settings=settings.model_dump(mode="json"),
         origins={key: str(origin) for key, origin in resolved.origins.items()},
@@ -137,7 +136,7 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
         memory_peak=step.memory if step else None,
         disk=_disk(settings, numbers, parameters),
         disk_free=shutil.disk_usage(_existing(settings.runs_folder)).free,
-        stored_encodings=stored,
+        stored_encodings=encoding.size(learner.family, learner.method, dataset),
         snapshots=sorted(numbers.snapshots),
         class_images_to_draw=missing,
         class_images_seconds=_seconds_of_drawing(settings, missing, step) if step else None,

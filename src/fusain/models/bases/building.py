@@ -33,7 +33,7 @@ def build(component: Component) -> torch.nn.Module:
     from accelerate import init_empty_weights
 
     with init_empty_weights():
-        module = _made(component)
+        module = without_weights(component)
     if torch.get_default_device().type == "meta":  # whoever only counts needs no weights
         return module.eval()
     own = module.state_dict()
@@ -51,7 +51,7 @@ def build(component: Component) -> torch.nn.Module:
     return module.eval()
 
 
-def _made(component: Component) -> torch.nn.Module:
+def without_weights(component: Component) -> torch.nn.Module:
     """The class with weights that take no memory."""
     if LIBRARIES[component.class_name] == "transformers":
         import transformers

@@ -149,9 +149,7 @@ class StableDiffusion(LatentFamily):
                 states_BLD = torch.where(dropped_B[:, None, None], self._hidden_caption, states_BLD)
             return TextCondition(states_BLD=states_BLD)
         assert batch.captions is not None, "a data set for text has captions"
-        dropped = [False] * len(batch) if dropped_B is None else dropped_B.tolist()
-        captions = ["" if is_dropped else words for words, is_dropped in zip(batch.captions, dropped, strict=True)]
-        found = self.tokens(captions)
+        found = self.tokens(text.hiding(batch.captions, dropped_B))
         encoder = self._bare.text_encoder
         if encoder is not None and any(parameter.requires_grad for parameter in encoder.parameters()):
             return TextCondition(tokens_BWL=found)

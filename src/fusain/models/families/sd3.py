@@ -240,9 +240,7 @@ class StableDiffusion3(LatentFamily):
         encoders = self.text_encoders().values()
         if not any(one.requires_grad for encoder in encoders for one in encoder.parameters()):
             return Steering(self._hiding(self._read(batch.captions), dropped_B))
-        captions = batch.captions
-        if dropped_B is not None:
-            captions = tuple("" if hides else words for words, hides in zip(captions, dropped_B.tolist(), strict=True))
+        captions = text.hiding(batch.captions, dropped_B)
         return Steering(tokens_BWL=self.tokens(captions), t5_BLD=self._read_by_t5(captions))
 
     def _hiding(self, read: Read, dropped_B: torch.Tensor | None) -> Read:

@@ -179,10 +179,9 @@ class StableDiffusionXL(LatentFamily):
         encoders = self.text_encoders().values()
         if not any(one.requires_grad for encoder in encoders for one in encoder.parameters()):
             return Steering(framings_B6, *self._hiding(self._read(batch.captions), dropped_B))
-        captions, by_zeros = batch.captions, dropped_B if self.base.hides_by_zeros else None
-        if dropped_B is not None and by_zeros is None:
-            captions = tuple("" if hides else words for words, hides in zip(captions, dropped_B.tolist(), strict=True))
-        return Steering(framings_B6, tokens_BWL=self.tokens(captions), dropped_B=by_zeros)
+        by_zeros, by_words = (dropped_B, None) if self.base.hides_by_zeros else (None, dropped_B)
+        found = self.tokens(text.hiding(batch.captions, by_words))
+        return Steering(framings_B6, tokens_BWL=found, dropped_B=by_zeros)
 
     def _hiding(self, read: Read, dropped_B: torch.Tensor | None) -> Read:
         """What was read, with the hidden caption in place of some."""
