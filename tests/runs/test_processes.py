@@ -1,24 +1,29 @@
 """Several processes learn what one does, stop, fail and resume as one, and only the first writes."""
 
+import json
 import os
 import shutil
 import signal
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from fusain.errors import EnvironmentFault, FusainError, SettingsError
-from fusain.runs import actions
-from fusain.settings.read import resolve
+from fusain.errors import DataError, EnvironmentFault, FusainError, SettingsError
+from fusain.models.bases import fresh, fresh_sd3
+from fusain.runs import actions, assembly, planning
+from fusain.runs.settings import RunSettings
+from fusain.settings.read import resolve, resolve_source
 from fusain.training import engine as engines
 from fusain.training.engine import EngineSettings
 from fusain.worlds.caricatures import portraits, write_folder
 from tests.runs.faults import SHORT, refused, steps_saved
 from tests.runs.test_faults_stops import children
 from tests.runs.test_recipes_on_the_miniature import SMALL
-from tests.runs.training import assert_equal_runs, kinds, losses, start_training, train_here, wait_for
+from tests.runs.training import as_overrides, assert_equal_runs, kinds, losses, start_training, train_here, wait_for
 
 TWO = {"engine.processes": 2}
 NO_DROPOUT = {"family.dropout": 0.0, "family.class_dropout": 0.0}
@@ -91,11 +96,48 @@ def test_a_fault_of_one_process_is_the_fault_of_the_run(
 ) -> None:
     elsewhere(tmp_path, monkeypatch, "micro[0].pixels_BCHW[1] = float('nan')")
     fault = refused(settings, runs, TWO)
+    told = json.loads((runs / "run" / "diagnosis.json").read_text())
     assert (fault.code, fault.where, fault.exit_code) == ("E-TRAIN-001", "step 7", 7)
-    assert fault.message.what.startswith("The loss is nan: the training stopped before it touched the weights. Images")
+    assert fault.message.what == (
+        f"The loss is nan: the training stopped before it touched the weights. Images in it: {told['suspects'][0]}."
+    )
+    assert (told["suspects"], told["draws"]) == ([told["images"][3]], [24, 25, 26, 27])
     assert [row["code"] for row in kinds(runs / "run", "failed")] == ["E-TRAIN-001"]
     assert steps_saved(runs / "run") == [4]
     assert not torch.distributed.is_initialized()
+
+
+def test_processes_that_see_different_data_do_not_train(
+    settings: Path, runs: Path, sprites: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fault of another process comes over word by word."""
+    folder = shutil.copytree(sprites, tmp_path / "own")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "sitecustomize.py").write_text(
+        "import pathlib\n"
+        "from fusain.runs import assembly\n"
+        "real = assembly.prepare_data\n"
+        "def prepare_data(*given, **named):\n"
+        f"    next(pathlib.Path({str(folder)!r}).rglob('*.png')).unlink()\n"
+        "    return real(*given, **named)\n"
+        "assembly.prepare_data = prepare_data\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
+    own = {"data.path": str(folder), **TWO}
+
+    def seen() -> str:
+        own_settings = resolve_source(RunSettings, settings, as_overrides(own)).settings
+        return assembly.prepare_data(own_settings, folder=None, report=None).id
+
+    wanted, fault = seen(), refused(settings, runs, own)
+    assert str(fault) == (
+        "E-RUN-011 The processes of this run see different data.\n"
+        f"Where: {folder}\n"
+        f"Why: Process 2 found data {seen()}, the first one {wanted}.\n"
+        "Do: Change no images while a run starts; then give the same command again."
+    )
+    assert type(fault) is DataError
+    assert not (runs / "run" / "checkpoints").exists()
 
 
 def test_a_process_that_is_killed_ends_the_run(
@@ -112,19 +154,30 @@ def test_a_process_that_is_killed_ends_the_run(
     assert steps_saved(runs / "run") == [4]
 
 
-OTHERS: dict[str, dict[str, str]] = {
-    "text-to-image": {"method.text_encoder": "true", "method.text_encoder_steps": "1", "family.clip_skip": "1"},
-    "lora": {},
+LEARNS = {"method.text_encoder": "true"}
+OTHERS: dict[str, tuple[str, str, dict[str, str]]] = {
+    "sd": ("text-to-image", "sd", LEARNS | {"method.text_encoder_steps": "1", "family.clip_skip": "1"}),
+    "sd, a word": ("textual-inversion", "sd", {"data.captions.trigger_word": "<sks>"}),
+    "sdxl, LoRA, base in 8 bits": ("lora", "sdxl", LEARNS | {"engine.base_bits": "8"}),
+    "sd3": ("text-to-image", "sd3", LEARNS),
+}
+BASES = {
+    "sd": partial(fresh.write, fresh.TINY),
+    "sdxl": partial(fresh.write, fresh.TINY_XL),
+    "sd3": partial(fresh_sd3.write, with_t5=True),
 }
 
 
-@pytest.mark.parametrize("recipe", OTHERS)
+@pytest.mark.parametrize("case", OTHERS)
 def test_other_recipes_learn_the_same_in_two_processes(
-    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FUSAIN_CACHE", str(tmp_path / "cache"))
     write_folder(portraits("Ada", 4), tmp_path / "images")
-    own = {"data.path": str(tmp_path / "images"), "runs_folder": str(tmp_path), **OTHERS[recipe]}
+    recipe, kind, changes = OTHERS[case]
+    BASES[kind](folder=tmp_path / "base")
+    own = {"family.kind": kind, "family.base": str(tmp_path / "base"), "family.size": "32", **changes}
+    own |= {"data.path": str(tmp_path / "images"), "runs_folder": str(tmp_path)}
     found = []
     for count in ("1", "2"):
         more = {"engine.processes": count, "train.steps": "3"}
@@ -137,8 +190,6 @@ def test_other_recipes_learn_the_same_in_two_processes(
 def faults_of(**engine: Any) -> FusainError:
     text = "[data]\npath = 'x'\n[train]\nsteps = 1\nbatch_size = 4\n[engine]\n"
     text += "\n".join(f"{name} = {value!r}" for name, value in engine.items())
-    from fusain.runs.settings import RunSettings
-
     with pytest.raises(SettingsError) as caught:
         resolve(RunSettings, text=text)
     return caught.value
@@ -178,6 +229,19 @@ def test_more_processes_than_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
         "Why: Each process needs a GPU of its own.\n"
         "Do: Set engine.processes to 2 or less, or train on the CPU: --device cpu."
     )
+
+
+def test_the_plan_is_of_one_process(settings: Path) -> None:
+    """Of the one with most images, and with the copies in which gradients are summed up."""
+    one, two = (
+        planning.plan(settings, overrides=as_overrides(changes), measure=False)
+        for changes in ({"train.batch_size": 3}, TWO | {"train.batch_size": 5})
+    )
+    assert two.memory_foreseen == replace(one.memory_foreseen, gradients=2 * one.memory_foreseen.gradients)
+    assert dict(two.lines())["processes"] == (
+        "2: memory and time are for each, time without their exchange of gradients"
+    )
+    assert "processes" not in dict(one.lines())
 
 
 def test_threads_are_shared_out() -> None:

@@ -122,7 +122,7 @@ def test_a_command_of_the_unconditional_script(tmp_path):
         },
         "checkpoint": {"every_steps": 500},
         "samples": {"sampler": "ddpm", "steps": 1000, "count": 16, "every_epochs": 10.0},
-        "engine": {"precision": "fp32"},
+        "engine": {"precision": "fp32", "processes": 1},
         "track": {"wandb": "online"},
     }
     assert words(made.account, "--ema_power") == (
@@ -134,11 +134,27 @@ def test_a_command_of_the_unconditional_script(tmp_path):
 
 @pytest.mark.parametrize("script", FLAGS)
 def test_every_flag_given_is_accounted_for(tmp_path, script):
-    command = f"accelerate launch --num_processes 2 {script} " + " ".join(f"--{key} 1" for key in FLAGS[script].split())
+    begin = f"accelerate launch --num_processes 2 --multi_gpu {script} "
+    command = begin + " ".join(f"--{key} 1" for key in FLAGS[script].split())
     account = account_of(tmp_path, command)
     told = {entry.key.removeprefix("--") for entry in account.entries}
     assert set(FLAGS[script].split()) - told == set()
-    assert words(account, "accelerate --num_processes") == "lost: Fusain has no several processes here"
+    assert {key: account.settings[key] for key in ("engine.processes", "train.batch_size")} == {
+        "engine.processes": 2,
+        "train.batch_size": 2,
+    }
+    assert words(account, "accelerate --multi_gpu") == "needless: num_processes says how many"
+    assert words(account, "--train_batch_size") == (
+        "mapped: so many on each of 2 processes, which share one batch here"
+    )
+
+
+def test_a_launcher_that_does_not_say_how_many(tmp_path):
+    account = account_of(tmp_path, "accelerate launch --multi_gpu train_unconditional.py")
+    assert "engine.processes" not in account.settings
+    assert words(account, "accelerate --multi_gpu") == (
+        "lost: Fusain has no count of GPUs of its own; write engine.processes"
+    )
 
 
 def test_what_a_script_does_by_itself(tmp_path):

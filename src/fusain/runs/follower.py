@@ -23,13 +23,13 @@ FAILED: Final = 1
 
 
 class Aside(EventLog):
-    """Keeps warnings for the first process and writes nothing; all else that happens the first one knows itself."""
+    """Keeps what is said of its images for the first process; all else that happens the first one sees itself."""
 
     def __init__(self, team: Team) -> None:
         self._team = team
 
     def __call__(self, kind: str, **facts: Any) -> None:
-        if kind == "warning":
+        if kind == "warning" and "-DATA-" in facts["code"]:
             self._team.aside.append(facts)
 
     def flush(self) -> None: ...

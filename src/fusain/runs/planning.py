@@ -84,6 +84,8 @@ class RunPlan:
         yield "checkpoint", f"every {self.checkpoint_every:,} steps" + (f"; kept for good: {kept}" if kept else "")
         yield "held-out loss", f"every {self.held_out_every:,} steps" if self.held_out else "none"
         yield "samples", f"every {self.sample_every:,} steps" if self.sample_every else "none"
+        if (processes := self.settings["engine"]["processes"]) > 1:
+            yield "processes", f"{processes}: memory and time are for each, time without their exchange of gradients"
         parts = ", ".join(f"{size(count)} {part}" for part, count in asdict(self.memory_foreseen).items() if count)
         yield "memory", f"{size(self.memory_foreseen.peak)} foreseen at the peak of a step: {parts}"
         if self.memory_peak:
@@ -213,8 +215,8 @@ def _measure(settings: RunSettings, dataset: Dataset) -> MeasuredStep:
     learner = assembly.build_trainee(settings, dataset.classes)
     family, method, train = learner.family, learner.method, settings.train
     family.to(engine.device)
-    largest = slice(-(-train.batch_size // settings.engine.processes))  # what one of several processes takes
-    loader = iter(Loader(dataset, settings.data, seed=train.seed, batch_size=train.batch_size, share=largest))
+    share = slice(settings.largest_share)
+    loader = iter(Loader(dataset, settings.data, seed=train.seed, batch_size=train.batch_size, share=share))
     few = (next(loader).to(engine.device) for _ in range((WARM_STEPS + MEASURED_STEPS) * train.accumulation))
     batches = encoding.as_stored(family, method, dataset, few)
     parameters = method.prepare(family)

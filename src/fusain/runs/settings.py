@@ -75,6 +75,11 @@ class RunSettings(Section):
     engine: EngineSettings = EngineSettings()
     track: TrackSettings = TrackSettings()
 
+    @property
+    def largest_share(self) -> int:
+        """Images of a batch that one process takes; of several the one that takes most."""
+        return math.ceil(self.train.batch_size / self.engine.processes)
+
     def silent_settings(self) -> dict[str, str]:
         silent = {}
         if self.family.condition == "none":

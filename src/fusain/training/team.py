@@ -27,7 +27,7 @@ class Team:
     store: Any = None
     """Where processes tell each other what is no matter of a step."""
     aside: list[dict[str, Any]] = field(default_factory=list)
-    """Warnings of a process that is not the first, until the first has written them down."""
+    """What a process that is not the first has to say of its images, until the first has written it down."""
 
     @property
     def is_first(self) -> bool:
@@ -71,6 +71,10 @@ class Team:
         nothing = torch.zeros(0)
         named = self.gathered([Batch(batch.draws, batch.items, nothing, nothing) for batch in own])
         return [batch for part in named for batch in part]
+
+    def rows(self, own: torch.Tensor) -> torch.Tensor:
+        """Rows of all processes, one for each image of the batch."""
+        return own if self.size == 1 else torch.cat(self.gathered(own.cpu()))
 
     def mean(self, own: float) -> float:
         return sum(self.gathered(own)) / self.size

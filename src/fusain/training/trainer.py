@@ -211,16 +211,17 @@ class Trainer:
             torch.manual_seed(chance.key(self.settings.seed, number, f"dropout/{accelerator.process_index}"))
             with accelerator.autocast(), engine.summed(parts.family.network, at_once=index + 1 == len(micro)):
                 loss = parts.method.loss(parts.family, batch, seed=self.settings.seed)
-            weight, value = engine.team.weight(len(batch), self.settings.batch_size), loss.value.item()
+            weight = engine.team.weight(len(batch), self.settings.batch_size)
+            value = engine.team.mean(loss.value.item() * weight)  # all stop where one of them must
             if not math.isfinite(value):
-                odd_B = ~loss.images_B.isfinite()
-                raise self._not_finite("loss", value, [batch], odd_B=odd_B, times_B=loss.times_B)
+                odd_B, times_B = engine.team.rows(~loss.images_B.isfinite()), engine.team.rows(loss.times_B)
+                raise self._not_finite("loss", value, [batch], odd_B=odd_B, times_B=times_B)
             accelerator.backward(loss.value * weight / len(micro))
-            total += value * weight / len(micro)
+            total += value / len(micro)
         norm = self._stepping.finish()
         if not math.isfinite(norm) and accelerator.scaler is None:
-            raise self._not_finite("gradient", norm, engine.team.everyones(micro), within=self._stepping.odd)
-        return engine.team.mean(total), norm
+            raise self._not_finite("gradient", norm, micro, within=self._stepping.odd)
+        return total, norm
 
     def _update(self) -> None:
         self._stepping.step()
@@ -236,9 +237,9 @@ class Trainer:
 
     def _not_finite(self, what: str, value: float, batches: list[Batch], **tensors: Any) -> NonFiniteError:
         self.parts.report.flush()
-        return diagnosis.not_finite(
-            what, value, batches, names=self.parts.names, step=self.step + 1, folder=self.parts.folder, **tensors
-        )
+        team, told = self.parts.engine.team, {"names": self.parts.names, "step": self.step + 1, **tensors}
+        folder = self.parts.folder if team.is_first else None
+        return diagnosis.not_finite(what, value, team.everyones(batches), folder=folder, **told)
 
     def _measure_held_out(self) -> None:
         """The mean over the same images, times and noises each time: the curve to watch."""

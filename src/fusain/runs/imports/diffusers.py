@@ -9,7 +9,7 @@ from pathlib import PurePath
 from typing import Any, Final
 
 from fusain.errors import SettingsError
-from fusain.runs.imports.account import Account, Lacks, flag, number, whole
+from fusain.runs.imports.account import Account, Lacks, Not, Rule, To, flag, number, whole
 from fusain.runs.imports.diffusers_keys import LAUNCHER, SCRIPTS
 from fusain.runs.imports.names import take_detail
 
@@ -19,7 +19,7 @@ OPTIONS: Final = {"adam_beta1": 0, "adam_beta2": 1, "adam_epsilon": None}
 APART: Final = (
     *OPTIONS,
     *("use_ema", "ema_max_decay", "lr_warmup_steps", "scale_lr", "report_to", "logger", "num_train_epochs"),
-    *("validation_epochs", "center_crop"),
+    *("validation_epochs", "center_crop", "train_batch_size"),
 )
 LOGS: Final = {"tensorboard": ("track.tensorboard", True), "wandb": ("track.wandb", "online")}
 _SETS: Final = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)=(.*)")
@@ -79,8 +79,9 @@ def read(values: Mapping[str, Any]) -> Account:
     account, is_text = Account(), script == "train_text_to_image.py"
     account.assume("family.kind", "sd" if is_text else "pixel", "what that script trains")
     account.assume("method.kind", "full", "all weights learn")
-    account.take(values["launcher"], LAUNCHER, "accelerate --")
+    account.take(values["launcher"], _launched(values["launcher"]), "accelerate --")
     account.take({key: value for key, value in flags.items() if key not in APART or key not in rules}, rules, "--")
+    _batch(account, flags)
     _data(account, flags)
     _options(account, flags, is_text)
     _warm_up(account, flags, "constant" if is_text else "cosine")
@@ -92,6 +93,21 @@ def read(values: Mapping[str, Any]) -> Account:
         _unconditional(account)
     _defaults(account)
     return account
+
+
+def _launched(flags: Mapping[str, Any]) -> Mapping[str, Rule]:
+    """The rules of the launcher; how many GPUs there are it says by another flag, or finds out by itself."""
+    told: dict[str, Rule] = {"multi_gpu": Not("num_processes says how many")} if "num_processes" in flags else {}
+    return {**LAUNCHER, **told}
+
+
+def _batch(account: Account, flags: Mapping[str, Any]) -> None:
+    """Each process of such a script has a batch of its own; here they share one."""
+    count = account.settings.get("engine.processes", 1)
+    words = f"so many on each of {count} processes, which share one batch here" if count > 1 else ""
+    rule = To("train.batch_size", lambda value: whole(value) * count, words)
+    account.take({key: flags[key] for key in ("train_batch_size",) if key in flags}, {"train_batch_size": rule}, "--")
+    account.assume("train.batch_size", 16 * count, WHY)
 
 
 def _data(account: Account, flags: Mapping[str, Any]) -> None:
@@ -186,9 +202,11 @@ def _text_to_image(account: Account, flags: Mapping[str, Any]) -> None:
 def _scaled_rate(account: Account, flags: Mapping[str, Any]) -> None:
     account.assume("train.learning_rate", 1e-4, WHY)
     if flag(flags.get("scale_lr", False)):
-        images = account.settings.get("train.batch_size", 16) * account.settings.get("train.accumulation", 1)
+        images = account.settings["train.batch_size"] * account.settings.get("train.accumulation", 1)
         rate = float(f"{account.settings['train.learning_rate'] * images:.6g}")
-        words = f"the rate times {images} images a step, on one GPU"
+        words = f"the rate times {images} images a step" + (
+            "" if "engine.processes" in account.settings else ", on one GPU"
+        )
         account.put("--scale_lr", flags["scale_lr"], "train.learning_rate", rate, words)
     elif "scale_lr" in flags:
         account.needless("--scale_lr", flags["scale_lr"], "it is off")
@@ -212,7 +230,6 @@ def _unconditional(account: Account) -> None:
 
 
 def _defaults(account: Account) -> None:
-    account.assume("train.batch_size", 16, WHY)
     account.assume("train.learning_rate", 1e-4, WHY)
     account.assume("checkpoint.every_steps", 500, WHY)
     account.assume("engine.precision", "fp32", "what accelerate does where it is told nothing")

@@ -42,9 +42,9 @@ def _prompts(value: Any) -> list[str]:
 
 LAUNCHER: Final[dict[str, Rule]] = {
     "mixed_precision": To("engine.precision", _precision),
-    "num_processes": Lacks("several processes here", (*OFF, "0", "1")),
+    "num_processes": To("engine.processes", whole),
     "num_machines": Lacks("several machines", (*OFF, "1")),
-    "multi_gpu": Lacks("several GPUs here"),
+    "multi_gpu": Lacks("count of GPUs of its own; write engine.processes"),
     "gpu_ids": Not("choose a GPU by engine.device"),
     "num_cpu_threads_per_process": To("engine.threads", whole),
     "cpu": To("engine.device", lambda value: "cpu" if flag(value) else "auto"),

@@ -158,7 +158,7 @@ RULES: Final[dict[str, Rule]] = {
     "validation": Not("images are held out by data.held_out"),
     "validate_after": Not("see train.held_out_every_steps"),
     "validate_after_unit": Not("see train.held_out_every_steps"),
-    "multi_gpu": Lacks("several GPUs in one run"),
+    "multi_gpu": Lacks("reading of how many GPUs; write engine.processes"),
     "compile": Lacks("compilation here"),
     "force_circular_padding": Lacks("seamless images"),
     "only_cache": Lacks("mode that only encodes"),
