@@ -134,13 +134,14 @@ def test_a_command_of_the_unconditional_script(tmp_path):
 
 @pytest.mark.parametrize("script", FLAGS)
 def test_every_flag_given_is_accounted_for(tmp_path, script):
-    begin = f"accelerate launch --num_processes 2 --multi_gpu {script} "
+    begin = f"accelerate launch --num_processes 2 --multi_gpu --dynamo_backend inductor {script} "
     command = begin + " ".join(f"--{key} 1" for key in FLAGS[script].split())
     account = account_of(tmp_path, command)
     told = {entry.key.removeprefix("--") for entry in account.entries}
     assert set(FLAGS[script].split()) - told == set()
-    assert {key: account.settings[key] for key in ("engine.processes", "train.batch_size")} == {
+    assert {key: account.settings[key] for key in ("engine.processes", "engine.compile", "train.batch_size")} == {
         "engine.processes": 2,
+        "engine.compile": "on",
         "train.batch_size": 2,
     }
     assert words(account, "accelerate --multi_gpu") == "needless: num_processes says how many"
@@ -150,10 +151,13 @@ def test_every_flag_given_is_accounted_for(tmp_path, script):
 
 
 def test_a_launcher_that_does_not_say_how_many(tmp_path):
-    account = account_of(tmp_path, "accelerate launch --multi_gpu train_unconditional.py")
+    account = account_of(tmp_path, "accelerate launch --multi_gpu --dynamo_backend eager train_unconditional.py")
     assert "engine.processes" not in account.settings
     assert words(account, "accelerate --multi_gpu") == (
         "lost: Fusain has no count of GPUs of its own; write engine.processes"
+    )
+    assert words(account, "accelerate --dynamo_backend") == (
+        "lost: engine.compile uses the compiler inductor, not eager"
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from fusain.errors import FusainError, StorageError, UsageError
 from fusain.generation.samplers import SamplerSettings
-from fusain.runs import assembly, copies, crew, lock, planning, requests, resuming, tracking, usual
+from fusain.runs import assembly, compile_choice, copies, crew, lock, planning, requests, resuming, tracking, usual
 from fusain.runs.assembly import Learner
 from fusain.runs.crew import Crew
 from fusain.runs.folder import RunFolder, read_json, write_json
@@ -152,6 +152,7 @@ def _start(
     if saved is None and any(event["kind"] == "checkpoint" for event in events.current(folder.events)):
         raise StorageError("E-RESUME-002", where=str(folder.checkpoints))
     dataset = assembly.prepare_data(settings, folder=folder, report=log)
+    settings = compile_choice.made(settings, dataset, note)
     planning.require_disk(settings, dataset, folder)
     for notice in usual.worth_a_word(settings, dataset):
         log("warning", code=notice.code, text=str(notice))

@@ -7,7 +7,7 @@ import json
 import math
 import platform
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -27,14 +27,14 @@ from fusain.errors import StorageError
 from fusain.generation import gallery, samplers
 from fusain.generation.generator import Wanted, generate
 from fusain.generation.samplers import SamplerSettings
-from fusain.models import identifiers, packed
+from fusain.models import compiled, identifiers, packed
 from fusain.models.family import Facts, Family
 from fusain.runs import class_images, encoding, hub_data, requests
 from fusain.runs.folder import RunFolder, read_json, write_json
 from fusain.runs.settings import FAMILIES, METHODS, RunSettings, make_plan
 from fusain.settings.notice import Notice
+from fusain.training import diagnosis, optimizer_trial
 from fusain.training import engine as engines
-from fusain.training import optimizer_trial
 from fusain.training.checkpoint import STORAGE_FAULTS, Checkpoints, reason
 from fusain.training.engine import EngineSettings
 from fusain.training.events import EventLog
@@ -79,6 +79,18 @@ def build_trainee(settings: RunSettings, classes: tuple[str, ...]) -> Learner:
     if bits != 32:
         packed.pack_layers(learner.family.network, bits, without=learner.family.text_encoders())
     return learner
+
+
+def without_weights(settings: RunSettings, classes: tuple[str, ...]) -> Learner:
+    """Shapes and settings only: of any size in no time."""
+    with torch.device("meta"):
+        return build_trainee(settings, classes)
+
+
+def compile_denoiser(learner: Learner, settings: RunSettings, told: Callable[[Exception], None]) -> None:
+    """Where the settings say so; why it could not be compiled is told."""
+    if settings.engine.compile == "on":
+        compiled.compile_forward(learner.family.network.get_submodule(learner.family.denoiser), told)
 
 
 def prepare_data(settings: RunSettings, *, folder: RunFolder | None, report: Any) -> Dataset:
@@ -141,6 +153,7 @@ def build_trainer(
     """Everything for one run, ready to start or to be restored; with a team for the part of this process in it."""
     engine = engines.start(settings.engine, team)
     learner = build_trainee(settings, dataset.classes)
+    compile_denoiser(learner, settings, lambda fault: log.warn("W-ENV-001", fault=diagnosis.in_words(fault)))
     check_drawing(settings, learner.family)
     train = settings.train
     captions = captions_read(learner, dataset)

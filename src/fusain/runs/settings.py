@@ -91,6 +91,8 @@ class RunSettings(Section):
         if self.family.condition != "text":
             silent |= dict.fromkeys(("samples.prompts", "samples.negative"), "no text steers this model")
             silent["method.text_encoder"] = f'no text steers this model (family.condition = "{self.family.condition}")'
+        if not METHODS[self.method.kind].uses_denoiser:
+            silent["engine.compile"] = "the denoiser, which it is for, does not learn"
         return silent
 
     def faults(self) -> Iterator[FusainError]:
@@ -105,6 +107,8 @@ class RunSettings(Section):
                 yield SettingsError("E-FUSE-002", where=where)
             if processes > 1:
                 yield SettingsError("E-FUSE-004", where=where, processes=processes)
+            if self.engine.compile != "off":
+                yield SettingsError("E-FUSE-006", where=where, compile=self.engine.compile)
         if self.engine.base_bits != 32 and not METHODS[self.method.kind].leaves_base:
             yield SettingsError(
                 "E-CFG-050", where="engine.base_bits", bits=self.engine.base_bits, method=self.method.kind

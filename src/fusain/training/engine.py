@@ -35,6 +35,9 @@ class EngineSettings(Section):
     base_bits: Bits = 32
     """Bits of each number of the base's denoiser, where a method leaves it as it is: 16 loses nothing of most bases, 8
     next to nothing, 4 some. What is saved fits the whole base, and `generate` draws with that."""
+    compile: Literal["auto", "on", "off"] = "off"
+    """Have PyTorch compile the denoiser: faster steps, after a minute or more for each shape of images. `auto` measures
+    both and takes what makes this run shorter."""
     processes: int = Field(1, ge=1, le=1024)
     """Processes that share each batch, on a GPU each. On a CPU they gain little: threads do the same there."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from fusain.runs.imports.account import OFF, Lacks, Lost, Not, Rule, To, chosen, flag, number, whole
+from fusain.runs.imports.account import OFF, Lacks, Lost, Not, Rule, To, chosen, compiler, flag, number, whole
 
 MEMORY: Final = "it changes memory and speed only"
 RESUMES: Final = "every checkpoint holds the whole state, and the same command resumes"
@@ -49,7 +49,7 @@ LAUNCHER: Final[dict[str, Rule]] = {
     "num_cpu_threads_per_process": To("engine.threads", whole),
     "cpu": To("engine.device", lambda value: "cpu" if flag(value) else "auto"),
     "main_process_port": Not("it belongs to several processes"),
-    "dynamo_backend": Lacks("compilation here", (*OFF, "no", "NO")),
+    "dynamo_backend": To("engine.compile", compiler),
     "config_file": Lacks("reading of accelerate's own file; write engine.precision and engine.device"),
     "use_deepspeed": Lacks("DeepSpeed"),
     "use_fsdp": Lacks("FSDP here"),

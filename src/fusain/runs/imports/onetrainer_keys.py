@@ -159,7 +159,7 @@ RULES: Final[dict[str, Rule]] = {
     "validate_after": Not("see train.held_out_every_steps"),
     "validate_after_unit": Not("see train.held_out_every_steps"),
     "multi_gpu": Lacks("reading of how many GPUs; write engine.processes"),
-    "compile": Lacks("compilation here"),
+    "compile": To("engine.compile", lambda value: "on" if flag(value) else "off"),
     "force_circular_padding": Lacks("seamless images"),
     "only_cache": Lacks("mode that only encodes"),
     "loss_scaler": Lacks("loss that grows with the batch"),
