@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,16 @@ from fusain.worlds.caricatures import portraits, write_folder
 from tests.runs.faults import SHORT, refused, steps_saved
 from tests.runs.test_faults_stops import children
 from tests.runs.test_recipes_on_the_miniature import SMALL
-from tests.runs.training import as_overrides, assert_equal_runs, kinds, losses, start_training, train_here, wait_for
+from tests.runs.training import (
+    as_overrides,
+    assert_equal_runs,
+    kill,
+    kinds,
+    losses,
+    start_training,
+    train_here,
+    wait_for,
+)
 
 TWO = {"engine.processes": 2}
 NO_DROPOUT = {"family.dropout": 0.0, "family.class_dropout": 0.0}
@@ -50,9 +60,32 @@ def test_two_processes_learn_what_one_does(settings: Path, runs: Path) -> None:
     assert (runs / "two" / "weights" / "fusain.json").exists()
 
 
-def test_a_sigterm_to_one_process_stops_all_and_the_run_resumes(settings: Path, runs: Path) -> None:
+def after_resume(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    places = [place for place, row in enumerate(rows) if row["kind"] == "resumed"]
+    return rows[places[-1] :] if places else []
+
+
+def is_gone(process: int) -> bool:
+    """Ended, whether or not somebody has asked how."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_whichever_process_is_stopped_all_end_and_the_run_resumes(settings: Path, runs: Path) -> None:
+    """The first by SIGKILL, and then another one by SIGTERM."""
     process = start_training(settings, "run", runs, SHORT | TWO | {"train.steps": 5000})
-    wait_for(runs / "run", lambda rows: any(row["kind"] == "step" for row in rows), process)
+    wait_for(runs / "run", lambda rows: any(row["kind"] == "checkpoint" for row in rows), process)
+    (other,) = children(process.pid)
+    kill(process)
+    until = time.monotonic() + 60
+    while not is_gone(other):
+        assert time.monotonic() < until, "the other one lives on"
+        time.sleep(0.05)
+
+    process = start_training(settings, "run", runs, SHORT | TWO | {"train.steps": 5000})
+    wait_for(runs / "run", lambda rows: any(row["kind"] == "step" for row in after_resume(rows)), process)
     (other,) = children(process.pid)
     os.kill(other, signal.SIGTERM)
     process.join(60)
@@ -69,10 +102,10 @@ def test_a_sigterm_to_one_process_stops_all_and_the_run_resumes(settings: Path, 
 
     train_here(settings, "alone", runs, longer)
     assert losses(runs / "alone") != losses(runs / "run")
-    assert [row["text"] for row in kinds(runs / "alone", "note")] == [
+    assert kinds(runs / "alone", "note")[-1]["text"] == (
         "Resumed with engine.processes = 1 where it was 2: images keep their order, noise and time, but sums are "
         "rounded in another order and dropout drops others: no longer equal to the last bit."
-    ]
+    )
 
 
 def elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch, action: str) -> None:

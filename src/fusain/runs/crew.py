@@ -72,13 +72,13 @@ class Crew:
 
     def _fault(self) -> Exception | None:
         """Why one of the others ended too early."""
-        ended = [(rank, one.poll()) for rank, one in enumerate(self.others, 1) if one.poll() not in (None, 0)]
+        ended = [(rank, code) for rank, one in enumerate(self.others, 1) if (code := one.poll())]
         if self.team.store.check([FAULT]):
             return _read(json.loads(self.team.store.get(FAULT)))
         if not ended:
             return None
         rank, code = ended[0]
-        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
         return EnvironmentFault("E-RUN-010", where="engine.processes", number=rank + 1, count=self.team.size, how=how)
 
     def dismiss(self, *, at_once: bool) -> None:
