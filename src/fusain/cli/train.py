@@ -51,5 +51,6 @@ def verb(
     if result.stopped is not None:
         from fusain.cli.faults import STOPPED
 
-        output.talk("Stopped with a checkpoint; the same command resumes it.")
+        has_saved = "with a checkpoint" if result.step else "before the first step"
+        output.talk(f"Stopped {has_saved}; the same command resumes it.")
         context.exit(STOPPED[result.stopped])

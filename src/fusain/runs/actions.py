@@ -20,7 +20,7 @@ from fusain.training import checkpoint as saved_states
 from fusain.training import events
 from fusain.training.checkpoint import Checkpoint, Checkpoints
 from fusain.training.events import EventLog, Listener
-from fusain.training.stopping import Reason, StopRequest
+from fusain.training.stopping import Reason, Stopped, StopRequest
 from fusain.training.trainer import Trainer
 
 Resume = Literal["auto", "must", "never"]
@@ -32,7 +32,8 @@ class TrainResult:
 
     folder: Path
     step: int
-    steps: int
+    steps: int | None
+    """None where it was stopped before the length was known."""
     stopped: Reason | None
 
     def as_json(self) -> dict[str, Any]:
@@ -84,7 +85,13 @@ def train(
     with lock.held(folder.lock, note=lambda text: log("note", text=text)):
         for notice in resolved.notices:
             log("warning", code=notice.code, text=str(notice))
-        trainer = _start(settings, folder, log, resume=resume, allow_change=allow_change)
+        try:
+            trainer = _start(settings, folder, log, resume=resume, allow_change=allow_change)
+        except Stopped as stop:
+            step = _saved_step(Checkpoints(folder.checkpoints, keep=settings.checkpoint.keep))
+            log("stopped", step=step, reason=stop.reason)
+            log.close()
+            return TrainResult(folder.path, step, settings.train.steps, stop.reason)
         epochs = trainer.plan.steps / trainer.plan.steps_per_epoch
         for notice in trainer.parts.method.foreseen(trainer.parts.family, epochs):
             log("warning", code=notice.code, text=str(notice))
@@ -129,8 +136,7 @@ def _start(
     if folder.exists():
         settings = resuming.keep_pinned(read_json(folder.settings), settings, note=note)
         if resume == "never":
-            step = max((int(path.name.removeprefix("step-")) for path in checkpoints.listed()), default=0)
-            raise UsageError("E-RUN-006", where=str(folder.path), run=folder.name, step=step)
+            raise UsageError("E-RUN-006", where=str(folder.path), run=folder.name, step=_saved_step(checkpoints))
         resuming.check(
             read_json(folder.settings), settings, allowed=allow_change, where=str(folder.settings), note=note
         )
@@ -156,6 +162,11 @@ def _start(
     pinned = settings.model_copy(update={"family": trainer.parts.family.pinned(settings.family), "data": data})
     write_json(folder.settings, pinned.model_dump(mode="json"))
     return trainer
+
+
+def _saved_step(checkpoints: Checkpoints) -> int:
+    """The step at which a run stands on disk."""
+    return max((int(path.name.removeprefix("step-")) for path in checkpoints.listed()), default=0)
 
 
 def _restore(trainer: Trainer, saved: Checkpoint, folder: RunFolder, log: EventLog) -> None:
