@@ -48,6 +48,8 @@ def verb(
             source, name=name, overrides=changes, resume=resume, allow_change=allow_change, report=report
         )
     output.show(result.as_json(), [str(result.folder)], quiet=[str(result.folder)])
+    for title, text in result.outcome.lines():
+        output.talk(f"{title}: {text}.")
     if result.stopped is not None:
         from fusain.cli.faults import STOPPED
 

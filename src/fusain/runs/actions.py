@@ -10,14 +10,15 @@ from typing import Any, Literal
 
 from fusain.errors import FusainError, StorageError, UsageError
 from fusain.generation.samplers import SamplerSettings
-from fusain.runs import assembly, copies, lock, planning, requests, resuming, tracking, usual
+from fusain.runs import assembly, copies, foreseen, lock, outcome, planning, requests, resuming, tracking, usual
 from fusain.runs.assembly import Learner
 from fusain.runs.folder import RunFolder, read_json, write_json
+from fusain.runs.outcome import Outcome
 from fusain.runs.settings import RunSettings
 from fusain.settings.layers import Overrides
 from fusain.settings.read import resolve_source
 from fusain.training import checkpoint as saved_states
-from fusain.training import events
+from fusain.training import events, peak
 from fusain.training.checkpoint import Checkpoint, Checkpoints
 from fusain.training.events import EventLog, Listener
 from fusain.training.stopping import Reason, Stopped, StopRequest
@@ -35,9 +36,12 @@ class TrainResult:
     steps: int | None
     """None where it was stopped before the length was known."""
     stopped: Reason | None
+    outcome: Outcome
+    """What it took so far against what was foreseen."""
 
     def as_json(self) -> dict[str, Any]:
-        return {"run": str(self.folder), "step": self.step, "steps": self.steps, "stopped": self.stopped}
+        found = {"run": str(self.folder), "step": self.step, "steps": self.steps, "stopped": self.stopped}
+        return {**found, "outcome": self.outcome.as_json()}
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,7 @@ def train(
     settings = assembly.resolved_engine(resolved.settings)
     folder = RunFolder.named(settings.runs_folder, name or default_name(source))
     folder.create()
+    peak.count_anew()
     listeners: list[Listener] = [report] if report else []
     log = EventLog(folder.events, (*listeners, *tracking.listeners(settings, folder)))
     with lock.held(folder.lock, note=lambda text: log("note", text=text)):
@@ -91,7 +96,7 @@ def train(
             step = _saved_step(Checkpoints(folder.checkpoints, keep=settings.checkpoint.keep))
             log("stopped", step=step, reason=stop.reason)
             log.close()
-            return TrainResult(folder.path, step, settings.train.steps, stop.reason)
+            return TrainResult(folder.path, step, settings.train.steps, stop.reason, outcome.of(folder))
         epochs = trainer.plan.steps / trainer.plan.steps_per_epoch
         for notice in trainer.parts.method.foreseen(trainer.parts.family, epochs):
             log("warning", code=notice.code, text=str(notice))
@@ -103,8 +108,10 @@ def train(
             log("failed", step=trainer.step, code=fault.code, text=fault.message.what)
             log.close()
             raise
+        device = trainer.parts.engine.device
+        log("took", memory=peak.reached(device), holder=peak.holder(device))
         log.close()
-    return TrainResult(folder.path, trainer.step, trainer.plan.steps, stopped)
+    return TrainResult(folder.path, trainer.step, trainer.plan.steps, stopped, outcome.of(folder))
 
 
 def _finish(trainer: Trainer, folder: RunFolder, log: EventLog) -> Reason | None:
@@ -156,6 +163,7 @@ def _start(
     if saved is None:
         events.supersede(folder.events, after_step=0)
         write_json(folder.data_lock, dataset.lock(), indent=None)
+        foreseen.take(settings, folder)
     else:
         _restore(trainer, saved, folder, log)
     data = settings.data.model_copy(update={"revision": dataset.settings.revision})

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
 import statistics
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -20,20 +18,21 @@ from fusain.data.report import DataReport
 from fusain.errors import StorageError
 from fusain.messages.quantities import duration, size, span
 from fusain.models.family import Family
-from fusain.runs import assembly, class_images, encoding, forecast, usual
+from fusain.runs import assembly, class_images, encoding, forecast, foreseen, usual
 from fusain.runs.folder import RunFolder
 from fusain.runs.forecast import Forecast
+from fusain.runs.outcome import MEASURED_STEPS, WARM_STEPS
 from fusain.runs.settings import RunSettings, make_plan
 from fusain.settings.layers import Overrides
 from fusain.settings.read import resolve_source
 from fusain.training import engine as engines
+from fusain.training import peak
+from fusain.training.averaging import make_average
 from fusain.training.engine import Engine
 from fusain.training.method import Method
 from fusain.training.optimizers import kind_of, optimizer_of
 from fusain.training.stepping import make_stepping
 from fusain.training.trainer import Plan
-
-WARM_STEPS, MEASURED_STEPS = 2, 3
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,8 @@ class RunPlan:
 
 
 def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True) -> RunPlan:
-    """What training by these settings would need; nothing is written into a run folder."""
+    """What training by these settings would need; kept until they are trained by, and no run folder is written into."""
+    peak.count_anew()
     resolved = resolve_source(RunSettings, source, overrides)
     settings = assembly.resolved_engine(resolved.settings)
     dataset = assembly.prepare_data(settings, folder=None, report=None)
@@ -115,13 +115,13 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
     assembly.check_drawing(settings, learner.family)
     parameters = _count_parameters(learner)
     unusual = usual.worth_a_word(settings, dataset)
-    foreseen = assembly.foreseen(learner, dataset, assembly.captions_read(learner, dataset))
+    of_captions = assembly.foreseen(learner, dataset, assembly.captions_read(learner, dataset))
     step = _measure(settings, dataset) if measure else None
     missing = class_images.missing(dataset)
-    return RunPlan(
+    found = RunPlan(
         settings=settings.model_dump(mode="json"),
         origins={key: str(origin) for key, origin in resolved.origins.items()},
-        notices=[str(notice) for notice in (*resolved.notices, *dataset.notices, *unusual, *foreseen)],
+        notices=[str(notice) for notice in (*resolved.notices, *dataset.notices, *unusual, *of_captions)],
         data=dataset.report(),
         images=len(dataset.subject_rows),
         held_out=len(dataset.held_out),
@@ -144,6 +144,8 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
         seconds=step.seconds * numbers.steps if step else None,
         seconds_range=(step.fastest * numbers.steps, step.slowest * numbers.steps) if step else None,
     )
+    foreseen.keep(settings, found)
+    return found
 
 
 def foreseen_memory(settings: RunSettings, dataset: Dataset) -> Forecast:
@@ -221,31 +223,27 @@ def _measure(settings: RunSettings, dataset: Dataset) -> MeasuredStep:
     family.network.train()
     optimizer = optimizer_of(train, parameters, method.rates(parameters))
     stepping = make_stepping(train, engine.accelerator, optimizer, parameters)
+    average = make_average(optimizer, parameters, train.ema_decay)
     seconds = []
-    for _ in range(WARM_STEPS + MEASURED_STEPS):
+    for number in range(WARM_STEPS + MEASURED_STEPS):
         started = time.perf_counter()
         for _ in range(train.accumulation):
             _forward_backward(family, method, engine, next(batches), train.seed)
         stepping.finish()
         stepping.step()
+        if average is not None:
+            average.update(number)
         if engine.device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
     warm = seconds[WARM_STEPS:]
-    return MeasuredStep(statistics.median(warm), min(warm), max(warm), _peak_memory(engine))
+    return MeasuredStep(statistics.median(warm), min(warm), max(warm), peak.reached(engine.device))
 
 
 def _forward_backward(family: Family, method: Method, engine: Engine, batch: Any, seed: int) -> None:
     with engine.accelerator.autocast():
         loss = method.loss(family, batch, seed=seed)
     loss.value.backward()  # type: ignore[no-untyped-call]
-
-
-def _peak_memory(engine: Engine) -> int:
-    """The device's own count, or on a CPU the most this process ever held."""
-    if engine.device.type == "cuda":
-        return torch.cuda.max_memory_reserved()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _existing(path: Path) -> Path:
