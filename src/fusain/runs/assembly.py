@@ -104,7 +104,7 @@ def prepare_data(settings: RunSettings, *, folder: RunFolder | None, report: Any
     def drawn(prompts: Sequence[str]) -> Source:
         if folder is None:
             return class_images.ready(settings, prompts)
-        return class_images.drawn(settings, prompts, report)
+        return class_images.drawn(settings, prompts, report, stop_file=folder.stop_file)
 
     reads_captions = settings.family.condition == "text" and METHODS[settings.method.kind].reads_condition
     return prepare(

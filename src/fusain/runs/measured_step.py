@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,14 +15,15 @@ from fusain.data.dataset import Dataset
 from fusain.data.loader import Loader
 from fusain.models.family import Family
 from fusain.runs import assembly, encoding
+from fusain.runs.outcome import MEASURED_STEPS, WARM_STEPS
 from fusain.runs.settings import RunSettings
 from fusain.training import engine as engines
+from fusain.training import peak
+from fusain.training.averaging import make_average
 from fusain.training.engine import Engine
 from fusain.training.method import Method
 from fusain.training.optimizers import optimizer_of
 from fusain.training.stepping import make_stepping
-
-WARM_STEPS, MEASURED_STEPS = 2, 3
 
 
 @dataclass(frozen=True)
@@ -61,28 +60,24 @@ def measure(
     family.network.train()
     optimizer = optimizer_of(train, parameters, method.rates(parameters))
     stepping = make_stepping(train, engine.accelerator, optimizer, parameters)
+    average = make_average(optimizer, parameters, train.ema_decay)
     seconds = []
-    for _ in range(WARM_STEPS + MEASURED_STEPS):
+    for number in range(WARM_STEPS + MEASURED_STEPS):
         started = time.perf_counter()
         for _ in range(train.accumulation):
             _forward_backward(family, method, engine, next(batches), train.seed)
         stepping.finish()
         stepping.step()
+        if average is not None:
+            average.update(number)
         if engine.device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
     warm = seconds[WARM_STEPS:]
-    return MeasuredStep(seconds[0], statistics.median(warm), min(warm), max(warm), _peak_memory(engine))
+    return MeasuredStep(seconds[0], statistics.median(warm), min(warm), max(warm), peak.reached(engine.device))
 
 
 def _forward_backward(family: Family, method: Method, engine: Engine, batch: Any, seed: int) -> None:
     with engine.accelerator.autocast():
         loss = method.loss(family, batch, seed=seed)
     loss.value.backward()  # type: ignore[no-untyped-call]
-
-
-def _peak_memory(engine: Engine) -> int:
-    """The device's own count, or on a CPU the most this process ever held."""
-    if engine.device.type == "cuda":
-        return torch.cuda.max_memory_reserved()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -12,7 +12,7 @@ from fusain.data.dataset import Dataset, check_batch
 from fusain.data.report import DataReport
 from fusain.errors import StorageError
 from fusain.messages.quantities import duration, size, span
-from fusain.runs import assembly, class_images, compile_choice, encoding, forecast, measured_step, usual
+from fusain.runs import assembly, class_images, compile_choice, encoding, forecast, foreseen, measured_step, usual
 from fusain.runs.folder import RunFolder
 from fusain.runs.forecast import Forecast
 from fusain.runs.measured_step import MeasuredStep
@@ -20,6 +20,7 @@ from fusain.runs.settings import RunSettings, make_plan
 from fusain.settings.layers import Overrides
 from fusain.settings.notice import Notice
 from fusain.settings.read import resolve_source
+from fusain.training import peak
 from fusain.training.diagnosis import in_words
 from fusain.training.optimizers import kind_of
 from fusain.training.trainer import Plan
@@ -95,7 +96,8 @@ class RunPlan:
 
 
 def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True) -> RunPlan:
-    """What training by these settings would need; nothing is written into a run folder."""
+    """What training by these settings would need; kept until they are trained by, and no run folder is written into."""
+    peak.count_anew()
     resolved = resolve_source(RunSettings, source, overrides)
     settings = assembly.resolved_engine(resolved.settings)
     dataset = assembly.prepare_data(settings, folder=None, report=None)
@@ -109,13 +111,13 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
     if measure:
         settings = compile_choice.made(settings, dataset, compiling.append)
     unusual = usual.worth_a_word(settings, dataset)
-    foreseen = assembly.foreseen(learner, dataset, assembly.captions_read(learner, dataset))
+    of_captions = assembly.foreseen(learner, dataset, assembly.captions_read(learner, dataset))
     step = _measured(settings, dataset, compiling) if measure else None
     missing = class_images.missing(dataset)
-    return RunPlan(
+    found = RunPlan(
         settings=settings.model_dump(mode="json"),
         origins={key: str(origin) for key, origin in resolved.origins.items()},
-        notices=[str(notice) for notice in (*resolved.notices, *dataset.notices, *unusual, *foreseen, *compiling)],
+        notices=[str(notice) for notice in (*resolved.notices, *dataset.notices, *unusual, *of_captions, *compiling)],
         data=dataset.report(),
         images=len(dataset.subject_rows),
         held_out=len(dataset.held_out),
@@ -138,6 +140,8 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
         seconds=step.seconds * numbers.steps if step else None,
         seconds_range=(step.fastest * numbers.steps, step.slowest * numbers.steps) if step else None,
     )
+    foreseen.keep(settings, found)
+    return found
 
 
 def _measured(settings: RunSettings, dataset: Dataset, told: list[str]) -> MeasuredStep:

@@ -13,6 +13,14 @@ from typing import Literal
 Reason = Literal["interrupted", "terminated", "asked"]
 
 
+class Stopped(Exception):
+    """A stop before the first step, where there is nothing to save; what was done so far is kept already."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason: Reason = reason
+
+
 class StopRequest:
     """Whether and why the run should end at the next step boundary."""
 
