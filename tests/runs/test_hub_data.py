@@ -93,7 +93,9 @@ class Hub(BaseHTTPRequestHandler):
         if revision not in ("main", COMMIT, OTHER):
             return self.send(404, X_Error_Code="RevisionNotFound")
         names = ["images.zip", "load.py"] if owner == "zipped" else [*self.files, "load.py"]
-        listing = {"id": repository, "sha": self.commit, "siblings": [{"rfilename": name} for name in names]}
+        is_kept = repository.endswith("/streamed") and revision != "main"
+        sha = revision if is_kept else self.commit
+        listing = {"id": repository, "sha": sha, "siblings": [{"rfilename": name} for name in names]}
         return self.send(200, json.dumps(listing).encode(), Content_Type="application/json")
 
     def file(self, owner: str, name: str, with_body: bool) -> None:

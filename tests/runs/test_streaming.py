@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from tests.runs.training import (
     start_training,
     train_here,
     wait_for,
+    write_settings,
 )
 
 STREAM: dict[str, Any] = {"data.streaming": True, "data.stream_window": 16, "data.held_out": 8, "data.workers": 1}
@@ -61,8 +63,6 @@ def stream(sprites: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 @pytest.fixture(scope="module")
 def streamed(stream: dict[str, Any], sprites: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of an epoch and a bit that nobody disturbed."""
-    from tests.runs.training import write_settings
-
     folder = tmp_path_factory.mktemp("streamed")
     train_here(write_settings(folder, sprites), "run", folder, LONG | stream)
     return folder / "run"
@@ -112,8 +112,9 @@ def test_what_the_plan_says(stream: dict[str, Any], settings: Path, runs: Path) 
     assert any(notice.startswith("W-DATA-046 Of 100 images 92 are streamed and 8 held out") for notice in plan.notices)
 
 
-def test_settings_and_the_order_may_not_change(streamed: Path, stream: dict[str, Any], settings: Path) -> None:
-    fault = refused(settings, streamed.parent, LONG | stream | {"data.stream_window": 20})
+def test_the_windows_may_not_change(streamed: Path, stream: dict[str, Any], settings: Path, runs: Path) -> None:
+    shutil.copytree(streamed, runs / "run")
+    fault = refused(settings, runs, LONG | stream | {"data.stream_window": 20})
     assert fault.code == "E-RESUME-003"
     assert "data.stream_window: 16 -> 20" in str(fault)
     assert {"data.streaming", "data.stream_window"} <= {entry.key for entry in load().settings}

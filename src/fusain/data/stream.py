@@ -295,5 +295,4 @@ def _change(before: Mapping[str, int], now: Mapping[str, int]) -> str:
         ("files removed", [name for name in before if name not in now]),
         ("files of other lengths", [name for name in now if name in before and now[name] != before[name]]),
     )
-    told = [f"{len(names):,} {kind} ({locks.some(names)})" for kind, names in kinds if names]
-    return "; ".join(told)
+    return "; ".join(f"{kind}: {locks.some(names)}" for kind, names in kinds if names)
