@@ -22,9 +22,10 @@ from fusain.data.batch import Batch
 from fusain.data.chance import Draws
 from fusain.data.columns import Dataset
 from fusain.data.dataset import Report, looked_at, no_column, require_captions
+from fusain.data.examine import SMALL
 from fusain.data.loader import Loader
 from fusain.data.order import Shifted
-from fusain.data.quarantine import refuse_if_too_many
+from fusain.data.quarantine import Quarantined, refuse_if_too_many
 from fusain.data.settings import DataSettings
 from fusain.data.shapes import Shapes
 from fusain.data.shards import Files, Piece, Rows, Shards, put_aside
@@ -108,8 +109,8 @@ class Stream:
         if leaking.any():
             aside = tuple(put_aside("E-DATA-093", name) for name in dataset.names_of(np.flatnonzero(leaking)))
             dataset.quarantined += aside
-            total = len(dataset.train) + len(dataset.quarantined)
-            refuse_if_too_many(dataset.quarantined, total, self.settings.max_quarantined)
+            broken = unwanted(dataset)
+            refuse_if_too_many(broken, len(dataset.train) + len(broken), self.settings.max_quarantined)
         return dataset
 
     def look(self, pieces: Sequence[Piece], tell: Report = lambda *_, **__: None) -> tuple[Dataset, Draws]:
@@ -181,11 +182,16 @@ class StreamLoader:
 
     def _tell(self, dataset: Dataset, told: set[str]) -> None:
         """What was put aside, each once."""
-        for entry in dataset.quarantined:
+        for entry in unwanted(dataset):
             if self.report is not None and entry.name not in told:
                 told.add(entry.name)
                 text = f"{entry.reason} Put aside while training ({len(told):,} so far)."
                 self.report("warning", code=entry.code, text=text)
+
+
+def unwanted(dataset: Dataset) -> list[Quarantined]:
+    """What was put aside but for images that are too small on wish."""
+    return [entry for entry in dataset.quarantined if entry.code != SMALL]
 
 
 def numbers(dataset: Dataset, items: Draws) -> Draws:
