@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from fusain.runs.imports.account import Account, flag, number, whole
@@ -12,6 +12,8 @@ from fusain.runs.imports.diffusers_xl_keys import PRIOR
 WHY: Final = "what that script does by itself"
 BOTH_FOLDERS: Final = "an epoch there is as long as the longer of both folders, here it counts the subject's"
 Flags = Mapping[str, Any]
+Details = Mapping[str, tuple[str, Callable[[Any], Any]]]
+"""Settings by flag, each with its conversion."""
 
 
 def text_to_image(account: Account, flags: Flags) -> None:
@@ -87,7 +89,10 @@ def _scaled_rate(account: Account, flags: Flags, *, batch_size: int) -> None:
 
 def _samples(account: Account, flags: Flags, prompts: str, drawn: Mapping[str, Any]) -> None:
     """Nothing is drawn where there is no prompt."""
-    details = {"validation_epochs": ("samples.every_epochs", number), "num_validation_images": ("samples.count", whole)}
+    details: Details = {
+        "validation_epochs": ("samples.every_epochs", number),
+        "num_validation_images": ("samples.count", whole),
+    }
     is_drawn = "samples.prompts" in account.settings
     if not is_drawn:
         account.assume("samples.every_steps", 0, f"without {prompts} that script draws nothing")
@@ -162,7 +167,7 @@ def _text_encoders(account: Account, flags: Flags) -> None:
 
 def _class_images(account: Account, flags: Flags) -> None:
     """They come beside the subject's, and the batch grows by as many."""
-    details = {
+    details: Details = {
         "class_data_dir": ("data.class_images.path", str),
         "class_prompt": ("data.class_images.prompt", str),
         "num_class_images": ("data.class_images.count", whole),
