@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from fusain.models.bases import fresh
-from fusain.runs import planning
+from fusain.runs import planning, publishing
 from fusain.settings.described import load
 from tests.runs.faults import SHORT, refused
 from tests.runs.test_text_to_image import SETTINGS as TEXT
@@ -110,6 +110,14 @@ def test_what_the_plan_says(stream: dict[str, Any], settings: Path, runs: Path) 
     assert (plan.images, plan.held_out, plan.data.draws_an_epoch, plan.stored_encodings) == (92, 8, 92, 0)
     assert round(plan.epochs, 3) == round(12 * 4 / 92, 3)
     assert any(notice.startswith("W-DATA-046 Of 100 images 92 are streamed and 8 held out") for notice in plan.notices)
+
+
+def test_its_card_counts_what_was_streamed(streamed: Path) -> None:
+    card = publishing.publish(streamed, dry_run=True, licence="mit").card.read_text()
+    assert "28 steps on 92 images: 112 draws, 1.22 for each image" in card
+    assert (
+        "92 images were learnt from, 8 more were held out to measure on. They are not published. The identity" in card
+    )
 
 
 def test_the_windows_may_not_change(streamed: Path, stream: dict[str, Any], settings: Path, runs: Path) -> None:

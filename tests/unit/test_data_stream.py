@@ -220,7 +220,10 @@ def test_what_is_said_of_a_stream(folder: Path, monkeypatch: Any) -> None:
 
 def test_a_run_goes_on_with_the_same_files_only(folder: Path) -> None:
     lock = prepared(folder).lock()
-    assert lock["files"] == {f"data/train-{place:05d}-of-00003.parquet": LENGTHS[place] for place in range(3)}
+    assert lock["stream"] == {
+        "files": {f"data/train-{place:05d}-of-00003.parquet": LENGTHS[place] for place in range(3)},
+        "learnt": 24,
+    }
     assert prepared(folder, lock=lock).held_out.tolist() == prepared(folder).held_out.tolist()
     write(folder / "data" / "train-00003-of-00003.parquet", 4, start=50)
     write(folder / "data" / "train-00002-of-00003.parquet", 12, start=17)

@@ -61,7 +61,7 @@ def _digest(said: Any) -> str:
 
 
 def write(dataset: Dataset) -> dict[str, Any]:
-    """The lock as JSON: columns of one row an image, in the order of the names; of a stream also its files' rows."""
+    """The lock as JSON: columns of one row an image, in the order of the names; of a stream also its files."""
     return {
         "version": VERSION,
         "id": dataset.id,
@@ -71,7 +71,7 @@ def write(dataset: Dataset) -> dict[str, Any]:
         "names": dataset.names,
         "hashes": _hex(dataset.hashes),
         "texts": texts(dataset),
-        **({"files": dataset.stream.shards.counts} if dataset.stream is not None else {}),
+        **({"stream": dataset.stream.lock()} if dataset.stream is not None else {}),
     }
 
 

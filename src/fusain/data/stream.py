@@ -128,6 +128,10 @@ class Stream:
         """Which images show the same as one that is held out."""
         return np.asarray([found.tobytes() in self.held_out for found in dataset.pixel_hashes], np.bool_)
 
+    def lock(self) -> dict[str, Any]:
+        """The rows of each file, and how many images are learnt."""
+        return {"files": self.shards.counts, "learnt": len(self)}
+
     def names_of(self, items: Draws) -> list[str]:
         """Names by the numbers that batches have."""
         return [self.shards.name_of(row) for row in items.tolist()]
@@ -238,8 +242,8 @@ def prepare(
     """What is held out of a stream and a sample of the rest, looked at; the rest is read when it is drawn."""
     tell = report or (lambda kind, **facts: None)
     shards = Shards(files, settings.image_column, settings.caption_column)
-    if lock is not None and lock.get("files") != shards.counts:
-        raise DataError("E-DATA-021", where=str(files.path), change=_change(lock.get("files") or {}, shards.counts))
+    if lock is not None and lock["stream"]["files"] != shards.counts:
+        raise DataError("E-DATA-021", where=str(files.path), change=_change(lock["stream"]["files"], shards.counts))
     if settings.caption_column is not None and shards.caption is None:
         raise no_column(settings.caption_column, Rows(files.path), shards.columns)
     held_out, learnt = _divided(settings, shards)
