@@ -10,7 +10,7 @@ from fusain.runs.imports.account import OFF, Lacks, Lost, Not, Rule, To, flag, n
 from fusain.runs.imports.diffusers_keys import MEMORY, TEXT_TO_IMAGE, UNCONDITIONAL
 
 PRIOR: Final = "there are no class images without with_prior_preservation"
-_HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID: Final = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
 def _autoencoder(value: Any) -> str:
