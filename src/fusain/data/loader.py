@@ -113,10 +113,12 @@ class Loader:
     report: Report | None = field(default=None, kw_only=True)
     timeout: float = field(default=120.0, kw_only=True)
     """Seconds after which a worker that gives no batch counts as hung."""
+    order: AnyOrder | None = field(default=None, kw_only=True)
+    """Which image each draw uses, where it is not as the data set says."""
 
     def __post_init__(self) -> None:
         self._broken: dict[str, Quarantined] = {}
-        order = self.dataset.order(self.seed, self.batch_size)
+        order = self.order or self.dataset.order(self.seed, self.batch_size)
         self._making = Making(self.dataset, order, self.seed, self.batch_size, self.start_draw, self.share)
 
     def __iter__(self) -> Iterator[Batch]:

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from fusain.data import chance
+from fusain.data import chance, stream
 from fusain.data.batch import Batch, to_images
 from fusain.data.dataset import Dataset, check_batch, prepare
 from fusain.data.encoded import few
 from fusain.data.loader import Loader, held_out_batches
 from fusain.data.source import Source
+from fusain.data.stream import StreamLoader
 from fusain.errors import StorageError
 from fusain.generation import gallery, samplers
 from fusain.generation.generator import Wanted, generate
@@ -107,17 +108,18 @@ def prepare_data(settings: RunSettings, *, folder: RunFolder | None, report: Any
         return class_images.drawn(settings, prompts, report, stop_file=folder.stop_file)
 
     reads_captions = settings.family.condition == "text" and METHODS[settings.method.kind].reads_condition
-    return prepare(
-        hub_data.here(settings.data),
-        size=settings.family.size,
-        multiple=bucket_step(settings.family.size, family.multiple),
-        needs_captions=reads_captions,
-        batch_size=settings.train.batch_size,
-        seed=settings.train.seed,
-        lock=lock,
-        report=report,
-        drawn=drawn,
-    )
+    facts: dict[str, Any] = {
+        "size": settings.family.size,
+        "multiple": bucket_step(settings.family.size, family.multiple),
+        "needs_captions": reads_captions,
+        "batch_size": settings.train.batch_size,
+        "seed": settings.train.seed,
+        "lock": lock,
+        "report": report,
+    }
+    if settings.data.streaming:
+        return stream.prepare(*hub_data.streamed(settings.data), **facts)
+    return prepare(hub_data.here(settings.data), **facts, drawn=drawn)
 
 
 def check_drawing(settings: RunSettings, family: Family) -> None:
@@ -162,7 +164,8 @@ def build_trainer(
     check_batch(dataset, batch_size=train.batch_size, accumulation=train.accumulation)
 
     def batches(start_draw: int) -> Iterator[Batch]:
-        from_here = partial(Loader, dataset, settings.data, seed=train.seed, start_draw=start_draw, report=log)
+        loading: type[Loader | StreamLoader] = Loader if dataset.stream is None else StreamLoader
+        from_here = partial(loading, dataset, settings.data, seed=train.seed, start_draw=start_draw, report=log)
         return iter(from_here(batch_size=train.batch_size, share=engine.team.share(train.batch_size)))
 
     learner.family.to(engine.device)
@@ -189,7 +192,7 @@ def build_trainer(
         engine=engine,
         batches=batches,
         held_out=held_out,
-        names=dataset.names_of,
+        names=dataset.names_of if dataset.stream is None else dataset.stream.names_of,
         sample=sample if engine.team.is_first else lambda step: None,
         checkpoints=Checkpoints(
             folder.checkpoints, keep=settings.checkpoint.keep, snapshots=settings.checkpoint.snapshots

@@ -119,7 +119,7 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
         origins={key: str(origin) for key, origin in resolved.origins.items()},
         notices=[str(notice) for notice in (*resolved.notices, *dataset.notices, *unusual, *of_captions, *compiling)],
         data=dataset.report(),
-        images=len(dataset.subject_rows),
+        images=len(dataset.stream or dataset.subject_rows),
         held_out=len(dataset.held_out),
         steps=numbers.steps,
         epochs=numbers.steps / numbers.steps_per_epoch,

@@ -36,6 +36,9 @@ def _eight_bit(value: Any) -> str:
     return "adamw_8bit"
 
 
+USE_8BIT: Final = To("train.optimizer", _eight_bit)
+
+
 def _prompts(value: Any) -> list[str]:
     return [str(one) for one in value] if isinstance(value, list) else [str(value)]
 
@@ -127,7 +130,7 @@ TEXT_TO_IMAGE: Final[dict[str, Rule]] = {
     "snr_gamma": To("method.loss.min_snr_gamma", number),
     "dream_training": Lacks("DREAM"),
     "dream_detail_preservation": Not("it belongs to dream_training"),
-    "use_8bit_adam": To("train.optimizer", _eight_bit),
+    "use_8bit_adam": USE_8BIT,
     "allow_tf32": Lacks("switch for TF32 arithmetic; engine.precision = bf16 is faster still"),
     "offload_ema": Not(MEMORY),
     "foreach_ema": Not(MEMORY),
@@ -138,9 +141,4 @@ TEXT_TO_IMAGE: Final[dict[str, Rule]] = {
     "report_to": To("track.tensorboard"),
     "tracker_project_name": To("track.project"),
     "image_interpolation_mode": Lacks("choice of interpolation", (*OFF, "lanczos"), "it is Lanczos here too"),
-}
-
-SCRIPTS: Final[dict[str, dict[str, Rule]]] = {
-    "train_unconditional.py": UNCONDITIONAL,
-    "train_text_to_image.py": TEXT_TO_IMAGE,
 }

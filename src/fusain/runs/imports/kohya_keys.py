@@ -236,3 +236,12 @@ OUTPUT: Final[dict[str, Rule]] = {
     **dict.fromkeys(("async_upload", "save_state_to_huggingface", "resume_from_huggingface"), Not(RESUMES)),
 }
 RULES: Final[dict[str, Rule]] = {**MODEL, **TRAINING, **NETWORK, **DATA, **OUTPUT}
+OF_XL: Final[dict[str, Rule]] = {
+    "clip_skip": Not("encoders of XL are read before their last layer, there and here"),
+    "train_text_encoder": To("method.text_encoder", flag),
+    "block_lr": Lacks("rates of blocks by a list; write train.parts"),
+    "fused_backward_pass": To("train.fused_backward", flag),
+    "fused_optimizer_groups": Not(MEMORY),
+    "sdxl": Not("it is said by family.kind"),
+}
+"""What only the scripts for XL know, or read otherwise."""
