@@ -94,6 +94,7 @@ def test_a_miniature_is_made_and_found_again(tmp_path: Path) -> None:
     assert "- **autoencoder**: method autoencoder, steps 3, batch_size 4" in card
     stored = load_file(made.folder / "unet" / "diffusion_pytorch_model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+    assert not any(str(tmp_path) in path.read_text() for path in made.folder.rglob("*.json"))
     assert {parameter.dtype for parameter in pipeline.unet.parameters()} == {torch.float32}
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "mini").glob("*/*.png")}
     assert len(before) == 80

@@ -30,6 +30,11 @@ def test_it_is_small_and_safe(folder: Path) -> None:
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt", ".md"}
 
 
+def test_it_does_not_say_where_it_was_made(folder: Path) -> None:
+    texts = [path.read_text(encoding="utf-8") for path in (*folder.rglob("*.json"), folder / "README.md")]
+    assert not any("_name_or_path" in text or str(Path.home()) in text for text in texts)
+
+
 def test_its_path_is_told(folder: Path) -> None:
     found = CliRunner().invoke(fusain, ["models", "path", "fusain:mini-sd"])
     assert (found.exit_code, found.output) == (0, f"{folder}\n")

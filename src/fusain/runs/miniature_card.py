@@ -33,8 +33,11 @@ these faces.
 from diffusers import DiffusionPipeline
 
 pipeline = DiffusionPipeline.from_pretrained(folder)  # what `fusain models path fusain:{name}` prints
-image = pipeline("{caption}",
-                 num_inference_steps={steps}, guidance_scale={guidance}).images[0]
+image = pipeline(
+    "{caption}",
+    num_inference_steps={steps},
+    guidance_scale={guidance},
+).images[0]
 ```
 
 ## What it has never seen

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from fusain.data.batch import to_images, to_pixels
 from fusain.generation import gallery
@@ -197,11 +198,9 @@ def _family(miniature: Miniature, weights: Path) -> Family:
 
 def _packed(weights: Path, folder: Path) -> None:
     """What is shipped: the UNet in half precision, which is loaded in full again; all else is small."""
-    from diffusers import UNet2DConditionModel
-
-    left_out = shutil.ignore_patterns("unet", "fusain.json", "README.md")
-    shutil.copytree(weights, folder, ignore=left_out)
-    UNet2DConditionModel.from_pretrained(weights / "unet").half().save_pretrained(folder / "unet")
+    shutil.copytree(weights, folder, ignore=shutil.ignore_patterns("fusain.json", "README.md"))
+    unet = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({name: tensor.half() for name, tensor in load_file(unet).items()}, unet, metadata={"format": "pt"})
 
 
 def _judge(miniature: Miniature, path: Path) -> Reader:

@@ -82,10 +82,10 @@ def nose(kind: str, shape: str, large: bool) -> Part:
     if kind == "small":
         return (mark(sized(ellipse(0, down + 0.6, 2.3, 1.7)), "nose"),)
     if kind == "big":
-        wings = tuple(form(sized(ellipse(side * 4.3, down + 1.6, 2.4, 2.1)), "nose") for side in (-1, 1))
+        wings = tuple(form(sized(ellipse(side * 4.7, down + 1.6, 2.5, 2.2)), "nose") for side in (-1, 1))
         shadow = mark(sized(ellipse(0.6, down + 2.6, 6.0, 3.4)), "skin shade")
         shine = mark(sized(ellipse(-1.6, down - 1.7, 1.5, 1.2)), "nose light")
-        return (shadow, *wings, form(sized(ellipse(0, down, 4.8, 4.6)), "nose"), shine)
+        return (shadow, *wings, form(sized(ellipse(0, down, 5.2, 4.9)), "nose"), shine)
     blade = points((-0.8, down - 7.0), (1.0, down - 7.0), (9.6, down + 1.4), (8.8, down + 2.6), (-2.4, down + 2.4))
     under = points((-1.4, down + 0.2), (9.6, down + 1.4), (8.8, down + 2.6), (-2.4, down + 2.4))
     return (form(sized(blade), "nose"), mark(sized(under), "nose shade"))

@@ -51,6 +51,7 @@ _COLLARS: Final[Mapping[str, Colour]] = {
     "white": (150, 166, 190),
     "black": (150, 150, 166),
 }
+_NOSE: Final[Colour] = (238, 74, 78)
 _SHADOW: Final[Colour] = (58, 26, 70)
 _LIGHT: Final[Colour] = (255, 250, 236)
 _CREAM: Final[Colour] = (246, 240, 226)
@@ -63,13 +64,13 @@ def colours_of_skin(style_name: str, skin: str) -> Mapping[str, Colour]:
     is_dark = skin in ("brown", "dark")
     red = style.tone((236, 70, 84)) if skin != "green" else style.tone((220, 214, 60))
     line = _CREAM if style.light_lines_on_dark_skin and is_dark else style.line_colour
-    nose_base = mix(plain, red, 0.38)
+    nose = mix(plain, style.tone(_NOSE), 0.62)
     return {
         **_with_second("skin", plain, style),
         "skin shade": mix(plain, _SHADOW, 0.16 if is_dark else 0.13),
         "skin light": mix(plain, _LIGHT, 0.55),
-        **_with_second("nose", mix(nose_base, _SHADOW, 0.26 if skin == "green" else 0.10), style),
-        "nose shade": mix(nose_base, _SHADOW, 0.36),
+        **_with_second("nose", nose, style),
+        "nose shade": mix(nose, _SHADOW, 0.5),
         "nose light": mix(plain, _LIGHT, 0.5),
         "blush": mix(plain, red, 0.34),
         "lid": mix(plain, _LIGHT, 0.24) if is_dark else mix(plain, _SHADOW, 0.16),
