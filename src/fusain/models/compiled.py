@@ -44,7 +44,7 @@ def compile_forward(network: torch.nn.Module, told: Callable[[Exception], None])
 
 def _at_once_and_for_each() -> AbstractContextManager[Any]:
     """Within, the backward pass is compiled with the forward pass, so that a fault is met before a step is half done,
-    and a form more is compiled as the first one was. What tracing warns of concerns PyTorch's own reading of tensors."""
+    and a form more is compiled as the first one was. What tracing warns of is no matter of the network's."""
     import torch._dynamo.config as tracing
     import torch._functorch.config as differentiating
 
