@@ -205,7 +205,7 @@ def test_onetrainer(tmp_path):
             "ema_decay": 0.999,
         },
         "checkpoint": {"every_epochs": 5.0, "keep": 3},
-        "engine": {"device": "cuda", "precision": "bf16", "gradient_checkpointing": True},
+        "engine": {"device": "cuda", "precision": "bf16", "gradient_checkpointing": True, "compile": "off"},
         "track": {"tensorboard": True},
     }
     account = made.account

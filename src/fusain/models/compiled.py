@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from types import MethodType
@@ -21,20 +22,20 @@ def compile_forward(network: torch.nn.Module, told: Callable[[Exception], None])
     or a resumed run would be rounded otherwise. Drawing and measuring go on as before, for they have shapes of their
     own. What cannot be compiled is told once and goes on as before too.
     """
-    plain = network.forward
-    compiled: Callable[..., Any] | None = torch.compile(plain, dynamic=False)
+    plain, compiled, has_failed = network.forward, None, False
 
     def forward(_: torch.nn.Module, *given: Any, **named: Any) -> Any:
-        nonlocal compiled
-        if compiled is None or not torch.is_grad_enabled():
+        nonlocal compiled, has_failed
+        if has_failed or not torch.is_grad_enabled():
             return plain(*given, **named)
         try:
             with _at_once_and_for_each():
+                compiled = compiled or torch.compile(plain, dynamic=False)
                 return compiled(*given, **named)
         except torch.OutOfMemoryError:
             raise
         except Exception as fault:  # an edge: compilers raise what they like
-            compiled = None
+            has_failed = True
             told(getattr(fault, "inner_exception", fault))
             return plain(*given, **named)
 
@@ -43,11 +44,12 @@ def compile_forward(network: torch.nn.Module, told: Callable[[Exception], None])
 
 def _at_once_and_for_each() -> AbstractContextManager[Any]:
     """Within, the backward pass is compiled with the forward pass, so that a fault is met before a step is half done,
-    and a form more is compiled as the first one was."""
+    and a form more is compiled as the first one was. What tracing warns of is no matter of the network's."""
     import torch._dynamo.config as tracing
     import torch._functorch.config as differentiating
 
     stack = ExitStack()
+    stack.enter_context(warnings.catch_warnings(action="ignore"))
     stack.enter_context(tracing.patch(recompile_limit=MOST_FORMS, accumulated_recompile_limit=MOST_FORMS))
     stack.enter_context(differentiating.patch(force_non_lazy_backward_lowering=True))
     return stack

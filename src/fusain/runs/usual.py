@@ -20,8 +20,7 @@ def worth_a_word(settings: RunSettings, dataset: Dataset) -> Iterator[Notice]:
     """Told at the start and by `plan`; nothing is refused."""
     if dataset.subjects:
         yield from _times(settings, dataset)
-    shapes = count_shapes(dataset)
-    if settings.engine.compile == "on" and shapes > 1:
+    if settings.engine.compile == "on" and (shapes := count_shapes(dataset)) > 1:
         yield Notice("W-ENV-002", where="engine.compile", shapes=f"{shapes:,}")
     decay = settings.train.ema_decay
     if 0 < decay < SHORTEST_MEMORY:
