@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, Final, NamedTuple, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 import numpy as np
 
@@ -63,7 +63,8 @@ class Folder:
         return self.path if self.path.is_dir() else self.path.parent
 
 
-class Piece(NamedTuple):
+@dataclass(frozen=True)
+class Piece:
     """Some rows of one group."""
 
     file: int
@@ -128,7 +129,7 @@ class Shards:
         self._group = lru_cache(maxsize=1)(self._read_group)
 
     def __len__(self) -> int:
-        return self._starts[-1]
+        return int(self._starts[-1])
 
     def _read_columns(self, image_column: str | None, caption_column: str | None) -> None:
         from datasets import Features

@@ -19,7 +19,7 @@ Holder = Literal["process", "device"]
 
 def count_anew() -> None:
     """From here on, where the system can; elsewhere the peak stays that of all that the process ever did."""
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.reset_peak_memory_stats()
     file, word = FORGET
     with suppress(OSError):

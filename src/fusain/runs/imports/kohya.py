@@ -149,7 +149,7 @@ def _encoders_rates(account: Account, flat: Mapping[str, Any]) -> None:
             account.needless(key, rate, "the text encoders do not learn (train_text_encoder)")
         elif key in flat and not rate:
             account.lost(key, rate, "both text encoders learn or none; this one learns at train.learning_rate")
-        elif key in flat:
+        elif rate:
             parts.append({"names": name, "learning_rate": float(rate)})
             account.put(key, rate, "train.parts", list(parts))
 
