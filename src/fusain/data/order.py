@@ -175,7 +175,7 @@ class BucketOrder:
 class Shifted:
     """Another order, whose draws are counted from `start` on."""
 
-    order: Order | PairedOrder | BucketOrder
+    order: AnyOrder
     start: int
 
     def items(self, draws: chance.Draws) -> Entries:

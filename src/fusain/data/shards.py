@@ -70,7 +70,7 @@ class Piece(NamedTuple):
     group: int
     start: int
     """The first row, counted in the group."""
-    count: int
+    rows: int
     first: int
     """The first row, counted over all files."""
 
@@ -128,7 +128,7 @@ class Shards:
         self._group = lru_cache(maxsize=1)(self._read_group)
 
     def __len__(self) -> int:
-        return self._starts[-1]
+        return int(self._starts[-1])
 
     def _read_columns(self, image_column: str | None, caption_column: str | None) -> None:
         from datasets import Features
@@ -172,8 +172,8 @@ class Shards:
         source = Rows(self.files.path)
         captions, labels = list[str](), list[str]()
         for piece in pieces:
-            part = self._group(piece.file, piece.group).slice(piece.start, piece.count)
-            rows = range(piece.first, piece.first + piece.count)
+            part = self._group(piece.file, piece.group).slice(piece.start, piece.rows)
+            rows = range(piece.first, piece.first + piece.rows)
             names = [self.name_of(row) for row in rows]
             source.numbers |= zip(names, rows, strict=True)
             source.contents |= zip(names, map(_content, part.column(self.image).to_pylist()), strict=True)

@@ -150,7 +150,7 @@ def _encoders_rates(account: Account, flat: Mapping[str, Any]) -> None:
         elif key in flat and not rate:
             account.lost(key, rate, "both text encoders learn or none; this one learns at train.learning_rate")
         elif key in flat:
-            parts.append({"names": name, "learning_rate": float(rate)})
+            parts.append({"names": name, "learning_rate": number(rate)})
             account.put(key, rate, "train.parts", list(parts))
 
 
