@@ -127,7 +127,7 @@ def test_windows_are_of_groups_from_everywhere_and_of_nearly_one_length(folder: 
     assert [one.at(draw).number for draw in (0, 7, 8, 23, 24, 47)] == [0, 0, 1, 2, 3, 5]
     files = {piece.file for draw in (0, 8, 16) for piece in one.pieces_of(draw, draw + 8)}
     assert files == {0, 1, 2}
-    assert sum(piece.count for piece in one.pieces_of(3, 20)) == 17
+    assert sum(piece.rows for piece in one.pieces_of(3, 20)) == 17
 
 
 def test_the_seed_decides_the_order(folder: Path) -> None:

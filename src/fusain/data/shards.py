@@ -71,7 +71,7 @@ class Piece:
     group: int
     start: int
     """The first row, counted in the group."""
-    count: int
+    rows: int
     first: int
     """The first row, counted over all files."""
 
@@ -173,8 +173,8 @@ class Shards:
         source = Rows(self.files.path)
         captions, labels = list[str](), list[str]()
         for piece in pieces:
-            part = self._group(piece.file, piece.group).slice(piece.start, piece.count)
-            rows = range(piece.first, piece.first + piece.count)
+            part = self._group(piece.file, piece.group).slice(piece.start, piece.rows)
+            rows = range(piece.first, piece.first + piece.rows)
             names = [self.name_of(row) for row in rows]
             source.numbers |= zip(names, rows, strict=True)
             source.contents |= zip(names, map(_content, part.column(self.image).to_pylist()), strict=True)

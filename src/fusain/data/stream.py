@@ -61,7 +61,7 @@ class Stream:
     """The content of the images that are held out; what shows the same is not learnt."""
 
     def __post_init__(self) -> None:
-        self._counts = np.asarray([piece.count for piece in self.pieces], np.int64)
+        self._counts = np.asarray([piece.rows for piece in self.pieces], np.int64)
         self._length = int(self._counts.sum())
         self._order = lru_cache(maxsize=2)(self._ordered)
 
@@ -96,7 +96,7 @@ class Stream:
         order, ends = self._order(epoch)
         for place in range(int(np.searchsorted(ends, start, side="right")), len(order)):
             piece, end = self.pieces[order[place]], int(ends[place])
-            begin = end - piece.count
+            begin = end - piece.rows
             if begin >= stop:
                 return
             yield piece.part(max(start, begin) - begin, min(stop, end) - begin)
@@ -254,7 +254,7 @@ def prepare(
     sample = list(stream.pieces_of(0, min(LOOKED_AT, len(stream))))
     dataset, rows = stream.look([*held_out, *sample], tell)
     dataset.stream, dataset.id = stream, locks.identity(dataset)
-    is_held_out = np.isin(rows, [row for piece in held_out for row in range(piece.first, piece.first + piece.count)])
+    is_held_out = np.isin(rows, [row for piece in held_out for row in range(piece.first, piece.first + piece.rows)])
     dataset.held_out = np.flatnonzero(is_held_out) if lock is None else locks.held_out(dataset, lock)
     stream.held_out = frozenset(found.tobytes() for found in dataset.pixel_hashes[dataset.held_out])
     dataset.train = np.flatnonzero(~is_held_out & ~stream.leaking(dataset))
@@ -284,16 +284,16 @@ def _cut(pieces: Sequence[Piece], number: int) -> tuple[list[Piece], list[Piece]
     """The pieces of the first rows, and those of all others."""
     first, others = list[Piece](), list[Piece]()
     for piece in pieces:
-        place = min(number, piece.count)
+        place = min(number, piece.rows)
         number -= place
         first += [piece.part(0, place)] if place else []
-        others += [piece.part(place, piece.count)] if place < piece.count else []
+        others += [piece.part(place, piece.rows)] if place < piece.rows else []
     return first, others
 
 
 def _told(stream: Stream, held_out: Sequence[Piece], sample: Sequence[Piece]) -> Iterator[Notice]:
     """How much of the stream was looked at, and where windows are shorter than was asked for."""
-    held, seen = (f"{sum(piece.count for piece in some):,}" for some in (held_out, sample))
+    held, seen = (f"{sum(piece.rows for piece in some):,}" for some in (held_out, sample))
     yield Notice("W-DATA-046", rows=f"{len(stream.shards):,}", learnt=f"{len(stream):,}", held_out=held, seen=seen)
     wanted = stream.settings.stream_window
     if stream.window < min(wanted, len(stream)):

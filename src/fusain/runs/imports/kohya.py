@@ -149,8 +149,8 @@ def _encoders_rates(account: Account, flat: Mapping[str, Any]) -> None:
             account.needless(key, rate, "the text encoders do not learn (train_text_encoder)")
         elif key in flat and not rate:
             account.lost(key, rate, "both text encoders learn or none; this one learns at train.learning_rate")
-        elif rate:
-            parts.append({"names": name, "learning_rate": float(rate)})
+        elif key in flat:
+            parts.append({"names": name, "learning_rate": number(rate)})
             account.put(key, rate, "train.parts", list(parts))
 
 
