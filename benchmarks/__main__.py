@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-SUBJECTS = ("start_up", "data", "loop", "networks", "text_to_image", "sampling", "memory")
+SUBJECTS = ("start_up", "data", "loop", "networks", "text_to_image", "sampling", "memory", "predictions", "trackers")
 
 if __name__ == "__main__":
     for subject in sys.argv[1:] or SUBJECTS:

@@ -37,7 +37,7 @@ def measure(title: str, recipe: str, changes: dict[str, str], rounds: int) -> No
     with drawn_world() as folder:
         settings = resolved(recipe, folder, train__steps=str(rounds + WARM), **changes)
         between = InTurns()
-        trainer = make_trainer(settings, "loop", listener=between)
+        trainer = make_trainer(settings, "loop", between)
         between.floor = BareStep(
             assembly.build_learner(settings, trainer.parts.family.facts.classes).family,
             batch_size=settings.train.batch_size,

@@ -135,7 +135,7 @@ def train(
         between(event)
 
     started = time.perf_counter()
-    trainer = make_trainer(settings, name, listener=listen)
+    trainer = make_trainer(settings, name, listen)
     ready = time.perf_counter() - started
     if bare is not None:
         between.floor = bare(assembly.build_learner(settings, ()).family)

@@ -50,11 +50,11 @@ def resolved(recipe: str, folder: Path, **changes: str) -> RunSettings:
     return assembly.resolved_engine(resolve(RunSettings, recipe=recipe, overrides=list(overrides.items())).settings)
 
 
-def make_trainer(settings: RunSettings, name: str, *, listener: Listener) -> Trainer:
+def make_trainer(settings: RunSettings, name: str, *listeners: Listener) -> Trainer:
     """A trainer as `fusain train` builds it."""
     folder = RunFolder(Path(settings.runs_folder) / name)
     folder.create()
-    log = EventLog(folder.events, (listener,))
+    log = EventLog(folder.events, listeners)
     dataset = assembly.prepare_data(settings, folder=None, report=None)
     return assembly.build_trainer(settings, folder, dataset, log)
 

@@ -31,6 +31,12 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, sprites: Path) -> Path
 
 
 @pytest.fixture
+def finished(undisturbed: Path, runs: Path) -> Path:
+    """Its copy, called "run", for tests that change it."""
+    return Path(shutil.copytree(undisturbed, runs / "run"))
+
+
+@pytest.fixture
 def runs(tmp_path: Path) -> Path:
     folder = tmp_path / "runs"
     folder.mkdir()

@@ -83,7 +83,8 @@ def test_the_report_shows_the_run(small):
     report = small[0].report.read_text(encoding="utf-8")
     assert report.count("<img") > 100
     assert 'class="main"' in report
-    for words in (f"step {STEPS}", "train.steps", "guidance", "What the run “demo” learnt"):
+    took = ("What it took", f"for {STEPS} steps, and nothing was foreseen", "of the whole process at the peak")
+    for words in (f"step {STEPS}", "train.steps", "guidance", "What the run “demo” learnt", *took):
         assert words in report
 
 

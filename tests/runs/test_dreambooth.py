@@ -1,6 +1,7 @@
 """DreamBooth runs on the smallest real base: class images drawn and kept, pairs learnt, exact resume, snapshots."""
 
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from fusain.generation.samplers import SamplerSettings
 from fusain.models.bases import fresh
 from fusain.models.families.sd import StableDiffusion, StableDiffusionSettings
 from fusain.models.family import Facts
-from fusain.runs import actions, planning
+from fusain.runs import actions, history, planning
+from fusain.runs.folder import RunFolder
 from fusain.worlds.caricatures import portraits
 from tests.runs.training import assert_equal_runs, flat, kinds, losses, train_here
 
@@ -124,6 +126,45 @@ def test_a_drawing_that_was_broken_off_goes_on_where_it_was(place: Path) -> None
     train(place, "whole")
     assert all(np.array_equal(one, other) for one, other in zip(in_parts, flat(drawn_in(place)), strict=True))
     assert_equal_runs(run, place / "whole")
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated"), ("stop", "asked")]
+)
+def test_a_stop_is_heard_while_class_images_are_drawn(place: Path, how: Any, reason: str) -> None:
+    def stop(event: dict[str, Any]) -> None:
+        if event["kind"] == "class_images" and event["done"] == 2:
+            (place / "run" / how).touch() if how == "stop" else signal.raise_signal(how)
+
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    result = train_here(place / "ada.toml", "run", place, report=stop)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert result.as_json() | {"stopped": reason, "step": 0, "steps": 6} == result.as_json()
+    run = place / "run"
+    assert [(event["step"], event["reason"]) for event in kinds(run, "stopped")] == [(0, reason)]
+    assert [event["text"] for event in kinds(run, "note")] == [
+        "Stopped with 4 of 6 class images drawn; the same command goes on from there."
+    ]
+    assert not (run / "settings.json").exists()
+    assert len(drawn_in(place)) == 4, "the chunk that was being drawn is kept whole"
+    train(place, "run")
+    assert progress(run)[-3:] == [(0, 2), (1, 2), (2, 2)]
+    shutil.rmtree(place / "cache")
+    assert_equal_runs(run, train(place, "whole"))
+
+
+def test_a_stop_while_a_run_that_stands_draws_class_images_anew(place: Path) -> None:
+    def stop(event: dict[str, Any]) -> None:
+        if event["kind"] == "class_images" and event["done"] == 5:
+            signal.raise_signal(signal.SIGTERM)
+
+    train(place, "run", {"train.steps": 2})
+    shutil.rmtree(place / "cache")
+    result = train_here(place / "ada.toml", "run", place, report=stop)
+    assert (result.step, result.stopped) == (2, "terminated")
+    assert kinds(place / "run", "note")[-1]["text"].startswith("Stopped with 6 of 6 class images drawn;")
+    assert history.summary(RunFolder(place / "run")).state == "stopped"
+    assert sorted(losses(train(place, "run"))) == [1, 2, 3, 4, 5, 6]
 
 
 def test_what_is_drawn_decides_where_it_is_kept(place: Path) -> None:

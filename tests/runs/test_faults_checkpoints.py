@@ -111,9 +111,10 @@ def test_an_old_checkpoint_that_is_locked_stops_nothing(settings: Path, runs: Pa
 
 
 @pytest.mark.parametrize("file", ["state.json", "MANIFEST.json"])
-def test_damaged_checkpoints_only_are_no_reason_to_begin_anew(settings: Path, runs: Path, file: str) -> None:
-    train_here(settings, "run", runs, SHORT)
-    folder = runs / "run" / "checkpoints"
+def test_damaged_checkpoints_only_are_no_reason_to_begin_anew(
+    settings: Path, runs: Path, finished: Path, file: str
+) -> None:
+    folder = finished / "checkpoints"
     for path in folder.glob(f"*/{file}"):
         path.unlink()
     fault = refused(settings, runs)
@@ -126,9 +127,8 @@ def test_damaged_checkpoints_only_are_no_reason_to_begin_anew(settings: Path, ru
     assert len(list(folder.iterdir())) == 3
 
 
-def test_checkpoints_that_are_gone_are_no_reason_to_begin_anew(settings: Path, runs: Path) -> None:
-    train_here(settings, "run", runs, SHORT)
-    folder = runs / "run" / "checkpoints"
+def test_checkpoints_that_are_gone_are_no_reason_to_begin_anew(settings: Path, runs: Path, finished: Path) -> None:
+    folder = finished / "checkpoints"
     shutil.rmtree(folder)
     fault = refused(settings, runs)
     assert (fault.exit_code, str(fault)) == (8, (

@@ -190,8 +190,9 @@ def test_too_little_disk_is_said_before_training(settings: Path, runs: Path, mon
     assert kinds(runs / "run", "start") == []
 
 
-def test_what_is_saved_already_needs_no_room_again(settings: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    train_here(settings, "run", runs, SHORT)
+def test_what_is_saved_already_needs_no_room_again(
+    settings: Path, runs: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**7, 9 * 10**6, 10**6))
     assert train_here(settings, "run", runs, SHORT | {"train.steps": 13}).step == 13
@@ -211,10 +212,9 @@ def test_final_weights_that_find_no_room_are_written_by_the_next_call(settings: 
     assert (runs / "run" / "weights" / "fusain.json").exists()
 
 
-def test_what_a_kill_left_of_the_final_weights_is_no_obstacle(settings: Path, runs: Path) -> None:
-    train_here(settings, "run", runs, SHORT)
+def test_what_a_kill_left_of_the_final_weights_is_no_obstacle(settings: Path, runs: Path, finished: Path) -> None:
     for name in (".weights.old", ".weights.tmp"):
-        shutil.copytree(runs / "run" / "weights", runs / "run" / name)
+        shutil.copytree(finished / "weights", finished / name)
     train_here(settings, "run", runs, SHORT | {"train.steps": 13})
-    assert json.loads((runs / "run" / "weights" / "fusain.json").read_text())["step"] == 13
-    assert not list((runs / "run").glob(".weights*"))
+    assert json.loads((finished / "weights" / "fusain.json").read_text())["step"] == 13
+    assert not list(finished.glob(".weights*"))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from fusain.errors import EnvironmentFault, FusainError
+from fusain.errors import FusainError
 from fusain.runs import assembly
 from fusain.runs.folder import RunFolder
 from fusain.runs.settings import RunSettings
@@ -17,11 +17,10 @@ from fusain.training import checkpoint
 from fusain.training.events import EventLog
 from fusain.training.optimizer_trial import check
 from fusain.training.optimizers import KINDS, OptimizerSettings
-from fusain.training.stepping import make_stepping
 from fusain.training.stopping import StopRequest
 from fusain.training.trainer import Trainer
 from tests.runs.faults import SHORT, refused, replaced
-from tests.runs.training import as_overrides, assert_equal_runs, final_state, kinds, losses, train_here
+from tests.runs.training import as_overrides, assert_equal_runs, final_state, kinds, losses, train_here, write_settings
 
 FUSED = {"train.fused_backward": True}
 WIDE = {"train.clip_norm": 1e6}
@@ -31,6 +30,14 @@ NOTICE = (
     "W-FUSE-001 Each weight moves within the backward pass, as soon as its gradient is there: in one process, without "
     "accumulation, and train.clip_norm holds for each weight by itself. (train.fused_backward)"
 )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(sprites: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The fused run that each disturbed one must equal."""
+    folder = tmp_path_factory.mktemp("fused")
+    train_here(write_settings(folder, sprites), "run", folder, SHORT | FUSED)
+    return folder / "run"
 
 
 def trainer(settings: Path, folder: Path, changes: dict[str, Any]) -> Trainer:
@@ -57,16 +64,14 @@ def test_five_steps_are_those_of_the_unfused_run(settings: Path, runs: Path, nam
     assert told[1] == pytest.approx(told[0], rel=1e-5), "the whole gradient's length is told in both"
 
 
-def test_a_stopped_run_goes_on_to_the_same_bits(settings: Path, runs: Path) -> None:
-    train_here(settings, "whole", runs, SHORT | FUSED)
-
+def test_a_stopped_run_goes_on_to_the_same_bits(settings: Path, runs: Path, undisturbed: Path) -> None:
     def stop(event: dict[str, Any]) -> None:
         if event["kind"] == "step" and event["step"] == 4:
             (runs / "stopped" / "stop").touch()
 
     assert train_here(settings, "stopped", runs, SHORT | FUSED, report=stop).step == 4
     train_here(settings, "stopped", runs, SHORT | FUSED, resume="must")
-    assert_equal_runs(runs / "whole", runs / "stopped")
+    assert_equal_runs(undisturbed, runs / "stopped")
 
 
 def test_a_run_may_change_over_to_it(settings: Path, runs: Path) -> None:
@@ -109,12 +114,11 @@ def test_each_weight_is_clipped_by_itself(settings: Path, runs: Path) -> None:
     assert sum(length > 0.0099 for length in moved.values()) > 5, "not the whole gradient, but each"
 
 
-def test_it_is_said_at_the_start(settings: Path, runs: Path) -> None:
-    train_here(settings, "run", runs, SHORT | FUSED | {"train.steps": 1})
-    assert [row["text"] for row in kinds(runs / "run", "warning") if "FUSE" in row["code"]] == [NOTICE]
+def test_it_is_said_at_the_start(undisturbed: Path) -> None:
+    assert [row["text"] for row in kinds(undisturbed, "warning") if "FUSE" in row["code"]] == [NOTICE]
 
 
-def test_a_gradient_that_is_no_number_stops_without_saving(settings: Path, runs: Path) -> None:
+def test_a_gradient_that_is_no_number_stops_without_saving(settings: Path, runs: Path, undisturbed: Path) -> None:
     """Other weights have moved by then; the run goes on from the checkpoint before, as if nothing had been."""
     real, hooked = Trainer._gradients, []
 
@@ -124,7 +128,6 @@ def test_a_gradient_that_is_no_number_stops_without_saving(settings: Path, runs:
             hooked.append(parameter.register_hook(lambda gradient: gradient * float("nan")))
         return real(self, micro)
 
-    train_here(settings, "undisturbed", runs, SHORT | FUSED)
     with replaced(Trainer, "_gradients", gradients):
         fault = refused(settings, runs, FUSED)
     bundle = json.loads((runs / "run" / "diagnosis.json").read_text())
@@ -139,7 +142,7 @@ def test_a_gradient_that_is_no_number_stops_without_saving(settings: Path, runs:
     )
     assert [checkpoint.read(path).step for path in (runs / "run" / "checkpoints").iterdir()] == [4]
     train_here(settings, "run", runs, SHORT | FUSED)
-    assert_equal_runs(runs / "undisturbed", runs / "run")
+    assert_equal_runs(undisturbed, runs / "run")
 
 
 def test_a_loss_that_is_no_number_stops_before_any_weight_moves(settings: Path, runs: Path) -> None:
@@ -179,13 +182,8 @@ def test_what_cannot_work_with_it_is_refused(settings: Path, runs: Path) -> None
     assert not (runs / "run").exists()
 
 
-def test_several_processes_are_refused(settings: Path, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = trainer(settings, runs, FUSED)
-    accelerator = made.parts.engine.accelerator
-    monkeypatch.setattr(type(accelerator), "num_processes", 2)
-    with pytest.raises(EnvironmentFault) as caught:
-        make_stepping(made.settings, accelerator, made._optimizer, made._parameters)
-    assert str(caught.value) == (
+def test_several_processes_are_refused(settings: Path, runs: Path) -> None:
+    assert str(refused(settings, runs, FUSED | {"engine.processes": 2})) == (
         "E-FUSE-004 train.fused_backward works in one process, and this run has 2.\nWhere: train.fused_backward\n"
         "Why: Processes take the mean of their gradients before a weight moves.\n"
         "Do: Train in one process, or leave train.fused_backward off."

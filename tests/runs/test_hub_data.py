@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -64,7 +65,10 @@ class Hub(BaseHTTPRequestHandler):
         self.asked.append(path)
         self.tokens.add(self.headers["Authorization"])
         parts = path.strip("/").split("/")
-        if parts[:2] == ["api", "datasets"]:
+        if parts[4:5] == ["tree"]:
+            found = [{"type": "file", "path": name, "size": len(self.files[name]), "oid": name} for name in self.files]
+            self.send(200, json.dumps(found).encode(), Content_Type="application/json")
+        elif parts[:2] == ["api", "datasets"]:
             self.about("/".join(parts[2:4]), parts[5] if len(parts) > 5 else "main")
         else:
             self.file(parts[1], "/".join(parts[5:]), with_body)
@@ -89,7 +93,9 @@ class Hub(BaseHTTPRequestHandler):
         if revision not in ("main", COMMIT, OTHER):
             return self.send(404, X_Error_Code="RevisionNotFound")
         names = ["images.zip", "load.py"] if owner == "zipped" else [*self.files, "load.py"]
-        listing = {"id": repository, "sha": self.commit, "siblings": [{"rfilename": name} for name in names]}
+        is_kept = repository.endswith("/streamed") and revision != "main"
+        sha = revision if is_kept else self.commit
+        listing = {"id": repository, "sha": sha, "siblings": [{"rfilename": name} for name in names]}
         return self.send(200, json.dumps(listing).encode(), Content_Type="application/json")
 
     def file(self, owner: str, name: str, with_body: bool) -> None:
@@ -98,6 +104,11 @@ class Hub(BaseHTTPRequestHandler):
         body = self.files.get(name)
         if body is None:
             return self.send(404, X_Error_Code="EntryNotFound")
+        if owner == "lost" and "Range" in self.headers:
+            return self.send(404, X_Error_Code="EntryNotFound")
+        asked_for = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers["Range"] or "")
+        if asked_for:
+            return self.send(206, body[int(asked_for[1]) : int(asked_for[2]) + 1], with_body=with_body)
         etag = hashlib.sha256(body).hexdigest()
         if owner == "half" and with_body:
             body = body[: len(body) // 2]
@@ -308,3 +319,57 @@ def test_a_saved_data_set_trains_as_the_same_images_in_a_folder(
     rows.save_to_disk(str(tmp_path / "saved"))
     train_here(settings, "run", runs, SHORT | {"data.path": str(tmp_path / "saved"), "data.memory_gb": 0})
     assert_equal_runs(undisturbed, runs / "run")
+
+
+def test_a_stream_of_the_hub_is_read_in_parts_and_keeps_its_commit(
+    hub: ThreadingHTTPServer, client: Client, settings: Path, runs: Path, parquet: dict[str, bytes], tmp_path: Path
+) -> None:
+    """The same run as from a folder of these files, gone on with while the branch has moved on; nothing is fetched."""
+    for name, content in parquet.items():
+        (tmp_path / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / name).write_bytes(content)
+    changes = SHORT | {"runs_folder": str(runs), "data.streaming": True, "data.stream_window": 32, "data.held_out": 8}
+    changes |= {"family.condition": "none", "method.condition_dropout": 0, "method.condition_warmup": 0}
+    train_here(settings, "folder", runs, changes | {"data.path": str(tmp_path / "set")})
+    changes |= {"data.path": "me/streamed", "data.kind": "datasets", "data.workers": 1}
+    eight = as_overrides(changes | {"train.steps": 8})
+    Hub.asked.clear()
+    assert client("train", source=str(settings), name="run", overrides=eight) is None
+    assert json.loads((runs / "run" / "settings.json").read_text())["data"]["revision"] == COMMIT
+    Hub.commit = OTHER
+    try:
+        assert client("train", source=str(settings), name="run", overrides=as_overrides(changes)) is None
+    finally:
+        Hub.commit = COMMIT
+    assert_equal_runs(runs / "folder", runs / "run")
+    assert {path for path in Hub.asked if "/resolve/" in path} == {
+        f"/datasets/me/streamed/resolve/{COMMIT}/{name}" for name in parquet
+    }
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("lost/set", (
+            "E-NET-007 The download of 'data/train-00000-of-00002.parquet' broke off: the connection broke.\n"
+            "Where: lost/set\nDo: Run the same command again; what came whole is kept."
+        )),
+        ("gated/set", (
+            "E-NET-002 The hub lets in only who accepted the data set's terms.\nWhere: gated/set\n"
+            "Do: Accept them at {endpoint}/datasets/gated/set, then log in: hf auth login"
+        )),
+        ("down/set", (
+            "E-NET-001 The hub cannot be reached (HTTP 503), and these files are not on this machine: *.parquet.\n"
+            "Where: down/set\n"
+            "Do: On a machine with network: hf download down/set --repo-type dataset --include \"*.parquet\" "
+            "--local-dir set; then copy its folder here and give its path."
+        )),
+    ],
+)  # fmt: skip
+def test_faults_of_the_hub_while_it_streams(
+    hub: ThreadingHTTPServer, client: Client, settings: Path, runs: Path, source: str, text: str
+) -> None:
+    changes = {"runs_folder": str(runs), "data.path": source, "data.kind": "datasets", "data.streaming": True}
+    told = client("train", source=str(settings), name="run", overrides=as_overrides(changes))
+    endpoint = f"http://127.0.0.1:{hub.server_port}"
+    assert told == {"text": text.replace("{endpoint}", endpoint), "exit": 9}

@@ -14,7 +14,7 @@ from fusain.training import checkpoint
 from fusain.training import engine as engines
 from fusain.training.held_out import held_out_loss
 from tests.runs.faults import refused
-from tests.runs.training import assert_equal_runs, final_state, kinds, train_here
+from tests.runs.training import assert_equal_runs, final_state, kinds, train_here, write_settings
 
 PARTS = '[{ names = "*.bias", weight_decay = 0 }, { names = "down_blocks", learning_rate = 3e-4 }]'
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -43,6 +43,14 @@ def test_a_resumed_run_ends_in_the_same_bits(settings: Path, runs: Path, name: s
     assert_equal_runs(runs / "undisturbed", runs / "stopped")
 
 
+@pytest.fixture(scope="module")
+def averaging(sprites: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose optimizer keeps the average itself."""
+    folder = tmp_path_factory.mktemp("averaging")
+    train_here(write_settings(folder, sprites), "run", folder, of("schedule_free_adamw"))
+    return folder / "run"
+
+
 def stop_at_four(stop_file: Path) -> Any:
     def stop(event: dict[str, Any]) -> None:
         if event["kind"] == "step" and event["step"] == 4:
@@ -51,29 +59,27 @@ def stop_at_four(stop_file: Path) -> Any:
     return stop
 
 
-def test_samples_come_from_the_average_of_a_schedule_free_optimizer(settings: Path, runs: Path) -> None:
+def test_samples_come_from_the_average_of_a_schedule_free_optimizer(averaging: Path) -> None:
     """The final weights and those that a checkpoint draws from are the average; those that learn lie beside it."""
-    train_here(settings, "run", runs, of("schedule_free_adamw"))
-    state = final_state(runs / "run")
+    state = final_state(averaging)
     name = next(name for name in state if name.startswith("ema/") and name.endswith("conv_in.weight"))
     assert not torch.equal(state[name], state[name.replace("ema", "trainable")])
     for wanted in (None, "latest"):
-        network = actions.open_run("run", checkpoint=wanted, runs_folder=runs).learner.family.network
+        network = actions.open_run("run", checkpoint=wanted, runs_folder=averaging.parent).learner.family.network
         drawn = network.get_parameter(name.removeprefix("ema/")).detach()
         assert torch.equal(drawn, state[name]), wanted
 
 
-def test_held_out_losses_are_those_of_the_average(settings: Path, runs: Path) -> None:
+def test_held_out_losses_are_those_of_the_average(averaging: Path) -> None:
     """The last one is measured again, with the weights that were saved."""
-    train_here(settings, "run", runs, of("schedule_free_adamw"))
-    opened = actions.open_run("run", runs_folder=runs)
+    opened = actions.open_run("run", runs_folder=averaging.parent)
     engine = engines.start(opened.settings.engine)
     dataset = assembly.prepare_data(opened.settings, folder=opened.folder, report=None)
     batches = list(held_out_batches(dataset, batch_size=assembly.HELD_OUT_BATCH, limit=assembly.HELD_OUT_IMAGES))
     opened.learner.family.network.eval()
     with torch.no_grad():
         again = held_out_loss(opened.learner.family, opened.learner.method, batches, engine)
-    assert kinds(runs / "run", "held_out")[-1]["loss"] == pytest.approx(again, rel=1e-6)
+    assert kinds(averaging, "held_out")[-1]["loss"] == pytest.approx(again, rel=1e-6)
 
 
 def test_parts_and_options_reach_the_optimizer(settings: Path, runs: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.runs import training
-from tests.runs.training import assert_equal_runs, kill, kinds, start_training, train_here, wait_for
+from tests.runs.training import assert_equal_runs, kill, kinds, start_training, train_here, wait_for, write_settings
 
 RECIPES: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -28,6 +28,25 @@ RECIPES: dict[str, dict[str, Any]] = {
     "8 bit": {"train.optimizer": "adamw_8bit", "train.schedule": "warmup_stable_decay"},
     "balanced": {"data.balance": "complement", "method.condition_dropout": 0.5},
 }
+
+
+PLAIN: dict[str, Any] = {"data.memory_gb": 0, "family.dropout": 0.2}
+
+
+@pytest.fixture(scope="module")
+def whole(sprites: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty steps that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    train_here(write_settings(folder, sprites), "run", folder)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def plain(sprites: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same on images that are read when they are drawn, with dropout."""
+    folder = tmp_path_factory.mktemp("plain")
+    train_here(write_settings(folder, sprites), "run", folder, PLAIN)
+    return folder / "run"
 
 
 def has_checkpoint(count: int) -> Any:
@@ -53,15 +72,16 @@ def test_a_kill_changes_no_bit(settings: Path, runs: Path, recipe: str) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_at_a_step_with_a_checkpoint(settings: Path, runs: Path, number: signal.Signals) -> None:
-    train_here(settings, "undisturbed", runs)
+def test_a_signal_stops_at_a_step_with_a_checkpoint(
+    settings: Path, runs: Path, whole: Path, number: signal.Signals
+) -> None:
     process = start_training(settings, "stopped", runs)
     wait_for(runs / "stopped", lambda rows: any(row["kind"] == "step" for row in rows), process)
     assert kill(process, number) == {signal.SIGTERM: 143, signal.SIGINT: 130}[number]
     (stopped,) = kinds(runs / "stopped", "stopped")
     assert kinds(runs / "stopped", "checkpoint")[-1]["step"] == stopped["step"] < 30
     train_here(settings, "stopped", runs)
-    assert_equal_runs(runs / "undisturbed", runs / "stopped")
+    assert_equal_runs(whole, runs / "stopped")
 
 
 def test_a_stop_file_stops_as_the_page_does(settings: Path, runs: Path) -> None:
@@ -78,11 +98,11 @@ def test_a_stop_file_stops_as_the_page_does(settings: Path, runs: Path) -> None:
     [{"data.workers": 1}, {"data.workers": 2}, {"samples.every_steps": 3}, {"checkpoint.every_steps": 7}],
     ids=["one worker", "two workers", "samples often", "other checkpoints"],
 )
-def test_what_does_not_belong_to_the_result_changes_no_bit(settings: Path, runs: Path, changes: dict[str, Any]) -> None:
-    common = {"data.memory_gb": 0, "family.dropout": 0.2}
-    train_here(settings, "plain", runs, common)
-    train_here(settings, "other", runs, common | changes)
-    assert_equal_runs(runs / "plain", runs / "other")
+def test_what_does_not_belong_to_the_result_changes_no_bit(
+    settings: Path, runs: Path, plain: Path, changes: dict[str, Any]
+) -> None:
+    train_here(settings, "other", runs, PLAIN | changes)
+    assert_equal_runs(plain, runs / "other")
 
 
 def test_accumulation_sees_the_draws_of_the_large_batch(settings: Path, runs: Path) -> None:
@@ -95,11 +115,10 @@ def test_accumulation_sees_the_draws_of_the_large_batch(settings: Path, runs: Pa
         assert split[step] == pytest.approx(loss, rel=1e-3)
 
 
-def test_a_longer_run_extends_a_finished_one(settings: Path, runs: Path) -> None:
-    train_here(settings, "long", runs, {"train.steps": 30})
+def test_a_longer_run_extends_a_finished_one(settings: Path, runs: Path, whole: Path) -> None:
     assert train_here(settings, "extended", runs, {"train.steps": 20}).step == 20
     assert train_here(settings, "extended", runs, {"train.steps": 30}).step == 30
-    assert_equal_runs(runs / "long", runs / "extended")
+    assert_equal_runs(whole, runs / "extended")
 
 
 def test_rows_of_undone_steps_are_marked(settings: Path, runs: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from fusain.cli.progress import Pace, duration, lines, progress, say
-from fusain.messages.quantities import span
+from fusain.cli.progress import Pace, lines, progress, say
+from fusain.messages.quantities import precise, span
 
 
 def run(pace: Pace, steps: int, *, seconds: float = 0.5, start: int = 0, between: float = 0.0) -> None:
@@ -70,7 +70,7 @@ def test_a_second_training_of_one_command_begins_anew():
 
 
 def test_durations():
-    assert [duration(seconds) for seconds in (0.4, 59.4, 200, 7500)] == ["0 s", "59 s", "3 min 20 s", "2 h 05 min"]
+    assert [precise(seconds) for seconds in (0.4, 59.4, 200, 7500)] == ["0 s", "59 s", "3 min 20 s", "2 h 05 min"]
 
 
 def test_plain_lines_come_every_ten_seconds_and_at_the_end(capsys):

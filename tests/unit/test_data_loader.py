@@ -55,6 +55,15 @@ def equal(some, others):
 # --- order ---
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_shares_of_a_batch_are_the_batch(folder, workers):
+    dataset = made(folder, flip=True)
+    whole = take(dataset, 3, batch_size=5)
+    parts = [take(dataset, 3, batch_size=5, workers=workers, share=share) for share in (slice(2), slice(2, 5))]
+    assert equal(whole, [part for pair in zip(*parts, strict=True) for part in pair])
+    assert [len(batch) for batch in parts[0]] == [2, 2, 2]
+
+
 def test_every_epoch_uses_each_image_once_and_batches_straddle_epochs(folder):
     dataset = made(folder)
     batches = take(dataset, 10, batch_size=6)

@@ -48,7 +48,10 @@ def words(account: Account, key: str) -> str:
     return f"{entry.fate}: {entry.words}"
 
 
-@pytest.mark.parametrize("name", ["kohya.toml", "kohya_dataset.toml", "onetrainer.json", "ai_toolkit.yaml"])
+OF_XL = ("kohya_sdxl.toml", "onetrainer_sdxl.json", "ai_toolkit_sdxl.yaml")
+
+
+@pytest.mark.parametrize("name", ["kohya.toml", "kohya_dataset.toml", "onetrainer.json", "ai_toolkit.yaml", *OF_XL])
 def test_every_key_has_its_place(name):
     _, account = reading.read(FOREIGN / name)
     source = set(leaves(parsed(FOREIGN / name)))
@@ -202,7 +205,7 @@ def test_onetrainer(tmp_path):
             "ema_decay": 0.999,
         },
         "checkpoint": {"every_epochs": 5.0, "keep": 3},
-        "engine": {"device": "cuda", "precision": "bf16", "gradient_checkpointing": True},
+        "engine": {"device": "cuda", "precision": "bf16", "gradient_checkpointing": True, "compile": "off"},
         "track": {"tensorboard": True},
     }
     account = made.account
@@ -283,11 +286,183 @@ def test_ai_toolkit(tmp_path):
     assert account.of("unknown") == []
 
 
-@pytest.mark.parametrize("name", ["kohya.toml", "onetrainer.json", "ai_toolkit.yaml"])
+@pytest.mark.parametrize("name", ["kohya.toml", "onetrainer.json", "ai_toolkit.yaml", *OF_XL])
 def test_what_is_written_is_right_settings(name, tmp_path):
     made, _ = imported(name, tmp_path)
     resolved = resolve(RunSettings, path=made.settings)
     assert resolved.settings.method.kind == "lora"
+
+
+def test_kohya_for_xl(tmp_path):
+    made, values = imported("kohya_sdxl.toml", tmp_path)
+    assert made.faults == ()
+    assert values == {
+        "family": {
+            "kind": "sdxl",
+            "base": "/models/sd_xl_base_1.0.safetensors",
+            "vae": "/models/sdxl_vae.safetensors",
+            "size": 1024,
+            "text_windows": 3,
+        },
+        "method": {
+            "kind": "lora",
+            "rank": 16,
+            "alpha": 8.0,
+            "targets": "attention+feed_forward",
+            "text_encoder": True,
+            "text_encoder_rate": 0.5,
+            "file_dtype": "fp16",
+            "loss": {"kind": "l2", "min_snr_gamma": 5.0, "noise_offset": 0.0357},
+        },
+        "data": {"path": "/data/img", "buckets": True, "max_upscale": 1.0, "cache": "auto", "held_out": "none"},
+        "train": {
+            "epochs": 10.0,
+            "batch_size": 2,
+            "learning_rate": 0.0001,
+            "optimizer": "adafactor",
+            "schedule": "constant",
+            "warmup_steps": 0,
+            "ema_decay": 0.0,
+        },
+        "checkpoint": {"every_epochs": 1.0},
+        "engine": {"precision": "bf16", "gradient_checkpointing": True},
+    }
+    account = made.account
+    assert words(account, "clip_skip") == "needless: encoders of XL are read before their last layer, there and here"
+    assert words(account, "text_encoder_lr") == (
+        "mapped: as a factor of train.learning_rate; both encoders have the first one's"
+    )
+    assert "# by the name of the base; set it to sd if that is no XL\nkind = " in made.settings.read_text()
+
+
+@pytest.mark.parametrize(
+    ("base", "text", "family", "why"),
+    [
+        ("sd_xl_base_1.0.safetensors", "", "sdxl", "by the name of the base; set it to sd if that is no XL"),
+        ("/my/ponyDiffusionV6XL.safetensors", "", "sdxl", "by the name of the base; set it to sd if that is no XL"),
+        (
+            "mine.safetensors",
+            "learning_rate_te2 = 1e-6",
+            "sdxl",
+            "only scripts for XL know learning_rate_te2; set it to sd if the base is no XL",
+        ),
+        (
+            "mine.safetensors",
+            "cache_text_encoder_outputs = false",
+            "sd",
+            "the base says which version it is; set it to sdxl if that is one of XL",
+        ),
+    ],
+)
+def test_how_a_file_of_kohya_is_known_to_be_for_xl(tmp_path, base, text, family, why):
+    account = account_of(tmp_path, "run.toml", f"pretrained_model_name_or_path = '{base}'\nseed = 1\n{KOHYA}{text}\n")
+    (entry,) = [entry for entry in account.entries if entry.target == "family.kind"]
+    assert (account.settings["family.kind"], entry.fate, entry.words) == (family, "assumed", why)
+    assert account.settings["family.size"] == {"sdxl": 1024, "sd": 512}[family]
+
+
+def test_all_weights_of_xl_in_kohya(tmp_path):
+    text = "pretrained_model_name_or_path = 'sdxl.safetensors'\nmax_train_steps = 9\nfused_backward_pass = true\n"
+    text += "train_text_encoder = true\nlearning_rate_te1 = 1e-6\nlearning_rate_te2 = 5e-7\nblock_lr = '1e-3'\n"
+    account = account_of(tmp_path, "run.toml", text)
+    assert (account.settings["method.kind"], account.settings["method.text_encoder"]) == ("full", True)
+    assert account.settings["train.fused_backward"] is True
+    assert account.settings["train.parts"] == [
+        {"names": "text_encoder", "learning_rate": 1e-6},
+        {"names": "text_encoder_2", "learning_rate": 5e-7},
+    ]
+    assert words(account, "block_lr") == "lost: Fusain has no rates of blocks by a list; write train.parts"
+    made = writing.import_file(tmp_path / "run.toml", tmp_path / "made.toml")
+    assert [fault.code for fault in made.faults] == ["E-CFG-007"], "its data are in another file"
+    asleep = account_of(tmp_path, "run.toml", text.replace("train_text_encoder = true\n", ""))
+    assert words(asleep, "learning_rate_te1") == "needless: the text encoders do not learn (train_text_encoder)"
+    one = account_of(tmp_path, "run.toml", text.replace("5e-7", "0"))
+    assert words(one, "learning_rate_te2") == (
+        "lost: both text encoders learn or none; this one learns at train.learning_rate"
+    )
+
+
+def test_onetrainer_for_xl(tmp_path):
+    made, values = imported("onetrainer_sdxl.json", tmp_path)
+    assert made.faults == ()
+    assert values == {
+        "family": {
+            "kind": "sdxl",
+            "base": "stabilityai/stable-diffusion-xl-base-1.0",
+            "size": 1024,
+            "clip_skip": 0,
+        },
+        "method": {
+            "kind": "lora",
+            "rank": 32,
+            "alpha": 16.0,
+            "targets": "all",
+            "text_encoder": True,
+            "text_encoder_rate": 0.1,
+            "condition_dropout": 0.1,
+            "file_dtype": "fp16",
+            "loss": {"min_snr_gamma": 5.0},
+        },
+        "data": {"path": "/data/mine", "buckets": True, "held_out": "none"},
+        "train": {
+            "epochs": 20.0,
+            "batch_size": 4,
+            "learning_rate": 0.0003,
+            "schedule": "constant",
+            "warmup_steps": 200,
+            "ema_decay": 0.0,
+        },
+        "engine": {"precision": "bf16", "gradient_checkpointing": True},
+    }
+    account = made.account
+    assert words(account, "text_encoder_2.train") == "needless: told with text_encoder.train"
+    assert words(account, "text_encoder_2.learning_rate") == (
+        "lost: both text encoders are as text_encoder.learning_rate says"
+    )
+    assert (
+        words(account, "text_encoder_3.train")
+        == "needless: it belongs to other models or other work, and was not copied"
+    )
+    assert account.of("unknown") == []
+
+
+def test_ai_toolkit_for_xl(tmp_path):
+    made, values = imported("ai_toolkit_sdxl.yaml", tmp_path)
+    assert made.faults == ()
+    assert values == {
+        "runs_folder": "output",
+        "family": {"kind": "sdxl", "base": "stabilityai/stable-diffusion-xl-base-1.0", "size": 1024},
+        "method": {
+            "kind": "lora",
+            "rank": 32,
+            "alpha": 32.0,
+            "targets": "attention+feed_forward",
+            "text_encoder": True,
+            "text_encoder_rate": 0.2,
+            "file_dtype": "fp16",
+            "loss": {"min_snr_gamma": 5.0},
+        },
+        "data": {"path": "/path/to/images/folder", "buckets": True, "held_out": "none"},
+        "train": {
+            "steps": 3000,
+            "batch_size": 2,
+            "learning_rate": 0.0001,
+            "optimizer": "adamw_8bit",
+            "ema_decay": 0.0,
+        },
+        "checkpoint": {"every_steps": 500, "keep": 4},
+        "samples": {
+            "sampler": "euler",
+            "every_steps": 500,
+            "steps": 30,
+            "guidance": 7.0,
+            "prompts": ["a bear building a log cabin"],
+        },
+        "engine": {"device": "cuda:0", "precision": "bf16", "gradient_checkpointing": True},
+    }
+    account = made.account
+    assert words(account, "config.process.0.model.is_xl") == "needless: it is said by family.kind"
+    assert words(account, "config.process.0.model.refiner_name_or_path") == "lost: Fusain has no refiner of XL"
 
 
 def told(path: Path, output: Path) -> str:
@@ -348,19 +523,19 @@ LONGER = (
             "flux.json",
             b'{"training_method": "LORA", "model_type": "FLUX_DEV_1"}',
             "E-IMP-006 The configuration is for FLUX_DEV_1, which Fusain does not import.\nWhere: {path}\n"
-            "Do: Import one for Stable Diffusion 1.x or 2.x.",
+            "Do: Import one for Stable Diffusion 1.x, 2.x or XL.",
         ),
         (
             "flux.yaml",
             b"job: extension\nconfig: {process: [{type: sd_trainer, model: {is_flux: true}}]}",
             "E-IMP-006 The configuration is for flux, which Fusain does not import.\nWhere: {path}\n"
-            "Do: Import one for Stable Diffusion 1.x or 2.x.",
+            "Do: Import one for Stable Diffusion 1.x, 2.x or XL.",
         ),
         (
             "flux.toml",
             b"t5xxl = 'a'\nnetwork_dim = 3\nnetwork_alpha = 3\nlearning_rate = 1e-4",
             "E-IMP-006 The configuration is for a model with the part t5xxl, which Fusain does not import.\n"
-            "Where: {path}\nDo: Import one for Stable Diffusion 1.x or 2.x.",
+            "Where: {path}\nDo: Import one for Stable Diffusion 1.x, 2.x or XL.",
         ),
     ],
 )

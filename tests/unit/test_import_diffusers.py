@@ -11,7 +11,8 @@ import pytest
 from fusain.errors import FusainError
 from fusain.runs.imports import diffusers, reading, writing
 from fusain.runs.imports.account import Not, To
-from fusain.runs.imports.diffusers_keys import LAUNCHER, SCRIPTS
+from fusain.runs.imports.diffusers_keys import LAUNCHER, TEXT_TO_IMAGE
+from fusain.runs.imports.diffusers_xl_keys import SCRIPTS
 from fusain.settings import described
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +36,43 @@ FLAGS = {
         push_to_hub hub_token prediction_type hub_model_id logging_dir mixed_precision report_to local_rank
         checkpointing_steps checkpoints_total_limit resume_from_checkpoint enable_xformers_memory_efficient_attention
         noise_offset validation_epochs tracker_project_name image_interpolation_mode""",
+    "train_text_to_image_sdxl.py": """
+        pretrained_model_name_or_path pretrained_vae_model_name_or_path revision variant dataset_name
+        dataset_config_name train_data_dir image_column caption_column validation_prompt num_validation_images
+        validation_epochs max_train_samples proportion_empty_prompts output_dir cache_dir seed resolution
+        center_crop random_flip train_batch_size num_train_epochs max_train_steps checkpointing_steps
+        checkpoints_total_limit resume_from_checkpoint gradient_accumulation_steps gradient_checkpointing
+        learning_rate scale_lr lr_scheduler lr_warmup_steps timestep_bias_strategy timestep_bias_multiplier
+        timestep_bias_begin timestep_bias_end timestep_bias_portion snr_gamma use_ema allow_tf32
+        dataloader_num_workers use_8bit_adam adam_beta1 adam_beta2 adam_weight_decay adam_epsilon max_grad_norm
+        push_to_hub hub_token prediction_type hub_model_id logging_dir report_to mixed_precision local_rank
+        enable_npu_flash_attention enable_xformers_memory_efficient_attention noise_offset
+        image_interpolation_mode""",
+    "train_text_to_image_lora_sdxl.py": """
+        pretrained_model_name_or_path pretrained_vae_model_name_or_path revision variant dataset_name
+        dataset_config_name train_data_dir image_column caption_column validation_prompt num_validation_images
+        validation_epochs max_train_samples output_dir cache_dir seed resolution center_crop random_flip
+        train_text_encoder train_batch_size num_train_epochs max_train_steps checkpointing_steps
+        checkpoints_total_limit resume_from_checkpoint gradient_accumulation_steps gradient_checkpointing
+        learning_rate scale_lr lr_scheduler lr_warmup_steps snr_gamma allow_tf32 dataloader_num_workers
+        use_8bit_adam adam_beta1 adam_beta2 adam_weight_decay adam_epsilon max_grad_norm push_to_hub hub_token
+        prediction_type hub_model_id logging_dir report_to mixed_precision local_rank
+        enable_xformers_memory_efficient_attention enable_npu_flash_attention noise_offset rank debug_loss
+        image_interpolation_mode""",
+    "train_dreambooth_lora_sdxl.py": """
+        pretrained_model_name_or_path pretrained_vae_model_name_or_path revision variant dataset_name
+        dataset_config_name instance_data_dir cache_dir image_column caption_column repeats class_data_dir
+        instance_prompt class_prompt validation_prompt num_validation_images validation_epochs
+        do_edm_style_training with_prior_preservation prior_loss_weight num_class_images output_dir
+        output_kohya_format seed resolution center_crop random_flip train_text_encoder train_batch_size
+        sample_batch_size num_train_epochs max_train_steps checkpointing_steps checkpoints_total_limit
+        resume_from_checkpoint gradient_accumulation_steps gradient_checkpointing learning_rate text_encoder_lr
+        scale_lr lr_scheduler snr_gamma lr_warmup_steps lr_num_cycles lr_power dataloader_num_workers optimizer
+        use_8bit_adam adam_beta1 adam_beta2 prodigy_beta3 prodigy_decouple adam_weight_decay
+        adam_weight_decay_text_encoder adam_epsilon prodigy_use_bias_correction prodigy_safeguard_warmup
+        max_grad_norm push_to_hub hub_token hub_model_id logging_dir allow_tf32 report_to mixed_precision
+        prior_generation_precision local_rank enable_xformers_memory_efficient_attention rank lora_dropout
+        use_dora image_interpolation_mode""",
 }
 """The flags of the scripts at commit 58eb52c of diffusers (August 2026)."""
 
@@ -60,12 +98,15 @@ def test_every_flag_has_a_rule_whose_setting_exists(script):
 
 @pytest.mark.parametrize("script", FLAGS)
 def test_every_flag_has_its_row_on_the_page(script):
+    """Those for XL stand there where they are not as in the script for Stable Diffusion 1."""
+    is_told = {} if "xl" not in script else TEXT_TO_IMAGE
     text = (ROOT / "docs" / "how-to" / "coming-from-diffusers.md").read_text()
     section = text.partition(f"## `{script}`\n")[2].partition("\n## ")[0]
     rows = dict(re.findall(r"^\| `--(\w+)` \| (.*?) \|", section, re.MULTILINE))
     expected = {
         key: f"`{rule.target}`" if isinstance(rule, To) else "needs no place" if isinstance(rule, Not) else "not done"
         for key, rule in SCRIPTS[script].items()
+        if is_told.get(key) is not rule
     }
     assert rows == expected
 
@@ -122,7 +163,7 @@ def test_a_command_of_the_unconditional_script(tmp_path):
         },
         "checkpoint": {"every_steps": 500},
         "samples": {"sampler": "ddpm", "steps": 1000, "count": 16, "every_epochs": 10.0},
-        "engine": {"precision": "fp32"},
+        "engine": {"precision": "fp32", "processes": 1},
         "track": {"wandb": "online"},
     }
     assert words(made.account, "--ema_power") == (
@@ -134,11 +175,31 @@ def test_a_command_of_the_unconditional_script(tmp_path):
 
 @pytest.mark.parametrize("script", FLAGS)
 def test_every_flag_given_is_accounted_for(tmp_path, script):
-    command = f"accelerate launch --num_processes 2 {script} " + " ".join(f"--{key} 1" for key in FLAGS[script].split())
+    begin = f"accelerate launch --num_processes 2 --multi_gpu --dynamo_backend inductor {script} "
+    command = begin + " ".join(f"--{key} 1" for key in FLAGS[script].split())
     account = account_of(tmp_path, command)
     told = {entry.key.removeprefix("--") for entry in account.entries}
     assert set(FLAGS[script].split()) - told == set()
-    assert words(account, "accelerate --num_processes") == "lost: Fusain has no several processes here"
+    assert {key: account.settings[key] for key in ("engine.processes", "engine.compile", "train.batch_size")} == {
+        "engine.processes": 2,
+        "engine.compile": "on",
+        "train.batch_size": 2,
+    }
+    assert words(account, "accelerate --multi_gpu") == "needless: num_processes says how many"
+    assert words(account, "--train_batch_size") == (
+        "mapped: so many on each of 2 processes, which share one batch here"
+    )
+
+
+def test_a_launcher_that_does_not_say_how_many(tmp_path):
+    account = account_of(tmp_path, "accelerate launch --multi_gpu --dynamo_backend eager train_unconditional.py")
+    assert "engine.processes" not in account.settings
+    assert words(account, "accelerate --multi_gpu") == (
+        "lost: Fusain has no count of GPUs of its own; write engine.processes"
+    )
+    assert words(account, "accelerate --dynamo_backend") == (
+        "lost: engine.compile uses the compiler inductor, not eager"
+    )
 
 
 def test_what_a_script_does_by_itself(tmp_path):
@@ -160,6 +221,187 @@ def test_what_a_script_does_by_itself(tmp_path):
         "samples.every_steps": 0,
         "engine.precision": "fp32",
     }
+
+
+def test_a_command_for_all_weights_of_xl(tmp_path):
+    made = writing.import_file(FOREIGN / "train_text_to_image_sdxl.sh", tmp_path / "run.toml")
+    assert made.faults == ()
+    assert tomllib.loads(made.settings.read_text()) == {
+        "weights_folder": "sdxl-naruto-model",
+        "family": {"kind": "sdxl", "base": "stabilityai/stable-diffusion-xl-base-1.0", "size": 512},
+        "method": {"kind": "full", "condition_dropout": 0.2, "loss": {"min_snr_gamma": 5.0}},
+        "data": {
+            "path": "lambdalabs/naruto-blip-captions",
+            "kind": "datasets",
+            "crop": "center",
+            "flip": True,
+            "held_out": "none",
+        },
+        "train": {
+            "steps": 10000,
+            "batch_size": 1,
+            "accumulation": 4,
+            "learning_rate": 1e-6,
+            "optimizer": "adamw_8bit",
+            "schedule": "constant",
+            "ema_decay": 0.9999,
+        },
+        "checkpoint": {"every_steps": 5000},
+        "samples": {
+            "prompts": ["a cute Sundar Pichai creature"],
+            "every_epochs": 5.0,
+            "steps": 25,
+            "guidance": 5.0,
+            "count": 4,
+        },
+        "engine": {"precision": "bf16", "gradient_checkpointing": True},
+        "track": {"wandb": "online"},
+    }
+    assert [(entry.key, entry.words) for entry in made.account.of("lost")] == [
+        (
+            "--pretrained_vae_model_name_or_path",
+            "it is a folder or a file here: fetch it and set family.vae; the base's own works in fp32 anyway",
+        ),
+        ("--timestep_bias_strategy", "Fusain has no such distribution of noise levels"),
+    ]
+    assert words(made.account, "--timestep_bias_portion") == "needless: it belongs to timestep_bias_strategy"
+    own = account_of(tmp_path, "python train_text_to_image_sdxl.py --pretrained_vae_model_name_or_path ./vae")
+    assert own.settings["family.vae"] == "./vae"
+
+
+def test_a_command_for_a_lora_of_xl(tmp_path):
+    made = writing.import_file(FOREIGN / "train_text_to_image_lora_sdxl.sh", tmp_path / "run.toml")
+    assert made.faults == ()
+    assert tomllib.loads(made.settings.read_text()) == {
+        "weights_folder": "sd-naruto-model-lora-sdxl",
+        "family": {
+            "kind": "sdxl",
+            "base": "stabilityai/stable-diffusion-xl-base-1.0",
+            "revision": "main",
+            "size": 1024,
+            "prediction": "epsilon",
+        },
+        "method": {
+            "kind": "lora",
+            "rank": 32,
+            "alpha": 32.0,
+            "targets": "attention",
+            "text_encoder": True,
+            "text_encoder_rate": 1.0,
+            "loss": {"noise_offset": 0.05},
+        },
+        "data": {"path": "faces", "caption_column": "text", "crop": "random", "flip": True, "held_out": "none"},
+        "train": {
+            "epochs": 2.0,
+            "batch_size": 1,
+            "learning_rate": 0.0001,
+            "schedule": "cosine",
+            "warmup_steps": 0,
+            "ema_decay": 0.0,
+            "seed": 42,
+        },
+        "checkpoint": {"every_steps": 500},
+        "samples": {"every_steps": 0},
+        "engine": {"precision": "fp16"},
+        "track": {"tensorboard": True},
+    }
+    assert made.account.of("lost") == []
+    assert [entry.key for entry in made.account.of("unknown")] == ["--house_special"]
+    assert words(made.account, "--num_validation_images") == "needless: without validation_prompt nothing is drawn"
+
+
+def test_a_command_for_dreambooth_with_xl(tmp_path):
+    made = writing.import_file(FOREIGN / "train_dreambooth_lora_sdxl.sh", tmp_path / "run.toml")
+    text = made.settings.read_text()
+    assert made.faults == ()
+    assert tomllib.loads(text) == {
+        "weights_folder": "lora-trained-xl",
+        "family": {"kind": "sdxl", "base": "stabilityai/stable-diffusion-xl-base-1.0", "size": 1024},
+        "method": {
+            "kind": "lora",
+            "rank": 8,
+            "alpha": 8.0,
+            "dropout": 0.1,
+            "dora": True,
+            "targets": "attention",
+            "text_encoder": True,
+            "text_encoder_rate": 0.2,
+        },
+        "data": {
+            "path": "dog",
+            "crop": "center",
+            "held_out": "none",
+            "captions": {"missing": "fallback", "fallback": "a photo of sks dog"},
+            "class_images": {"weight": 0.5, "path": "class_dogs", "prompt": "a photo of a dog"},
+        },
+        "train": {
+            "steps": 500,
+            "batch_size": 4,
+            "accumulation": 4,
+            "learning_rate": 0.0001,
+            "optimizer": "adamw_8bit",
+            "weight_decay": 0.0001,
+            "schedule": "polynomial",
+            "schedule_power": 2.0,
+            "warmup_steps": 0,
+            "ema_decay": 0.0,
+            "seed": 0,
+        },
+        "checkpoint": {"every_steps": 500},
+        "samples": {
+            "prompts": ["A photo of sks dog in a bucket"],
+            "sampler": "dpm++-2m",
+            "every_epochs": 25.0,
+            "steps": 50,
+            "guidance": 5.0,
+            "count": 4,
+        },
+        "engine": {"precision": "fp16"},
+    }
+    assert [(entry.key, entry.words) for entry in made.account.of("lost")] == [
+        ("--adam_weight_decay_text_encoder", "one decay for all; for the text encoders alone write train.parts")
+    ]
+    assert words(made.account, "--train_batch_size") == (
+        "needless: doubled: that script adds as many class images to each batch"
+    )
+    assert "# 2 images of the subject and 2 of its class\nbatch_size = 4\n" in text
+    assert "secretsecret" not in text + str(made.as_json())
+
+
+def test_what_dreambooth_with_xl_does_by_itself(tmp_path):
+    begin = "python train_dreambooth_lora_sdxl.py --instance_data_dir dog --instance_prompt 'sks dog'"
+    plain = account_of(tmp_path, f"{begin} --class_prompt 'a dog' --prior_loss_weight 2 --text_encoder_lr 1e-5")
+    assert {key: plain.settings[key] for key in plain.settings if key.startswith(("train.", "method."))} == {
+        "method.kind": "lora",
+        "method.rank": 4,
+        "method.alpha": 4.0,
+        "method.targets": "attention",
+        "method.text_encoder": False,
+        "train.epochs": 1.0,
+        "train.batch_size": 4,
+        "train.learning_rate": 1e-4,
+        "train.schedule": "constant",
+        "train.weight_decay": 1e-4,
+        "train.ema_decay": 0.0,
+    }
+    for key in ("--class_prompt", "--prior_loss_weight"):
+        assert words(plain, key) == "needless: there are no class images without with_prior_preservation"
+    assert words(plain, "--text_encoder_lr") == "needless: the text encoders have no rate of their own"
+    prodigy = account_of(
+        tmp_path, f"{begin} --optimizer prodigy --use_8bit_adam --learning_rate 1 --train_text_encoder"
+    )
+    assert (prodigy.settings["train.optimizer"], prodigy.settings["method.text_encoder_rate"]) == ("prodigy", 1.0)
+    assert prodigy.settings["train.optimizer_options"] == {"betas": [0.9, 0.999], "eps": 1e-8}
+    assert words(prodigy, "--use_8bit_adam") == "needless: it belongs to AdamW"
+    other = account_of(tmp_path, f"{begin} --optimizer lion --with_prior_preservation --num_class_images 50")
+    assert words(other, "--optimizer") == "mapped: that script knows AdamW and Prodigy only"
+    assert other.settings["data.class_images.count"] == 50
+    (length,) = [entry for entry in other.entries if entry.target == "train.epochs"]
+    assert length.words.endswith(
+        "an epoch there is as long as the longer of both folders, here it counts the subject's"
+    )
+    taught = account_of(tmp_path, f"{begin} --train_text_encoder").settings
+    assert taught["method.text_encoder_rate"] == 0.05
 
 
 def test_flags_that_change_one_another(tmp_path):
@@ -200,8 +442,9 @@ def test_names_are_filled_in_from_the_file_alone(monkeypatch):
             "accelerate launch train_dreambooth.py --resolution 512",
             "E-IMP-009 The command runs train_dreambooth.py, which Fusain does not import.\nWhere: "
             "train_dreambooth.py\n"
-            "Do: Give a command of train_unconditional.py or train_text_to_image.py; for other scripts, begin with a "
-            "recipe: fusain recipes.",
+            "Do: Give a command of train_unconditional.py, train_text_to_image.py, train_text_to_image_sdxl.py, "
+            "train_text_to_image_lora_sdxl.py or train_dreambooth_lora_sdxl.py; for other scripts, begin with a recipe"
+            ": fusain recipes.",
         ),
         (
             "python train_unconditional.py --output_dir 'mine",

@@ -89,7 +89,7 @@ def test_what_finds_no_room_is_left_out_and_counted(tmp_path: Path, monkeypatch:
     arrived = len(gate.heard) - 1
     assert arrived in (4, 5)
     assert str(notice) == (
-        f"W-TRACK-002 Gate was slower than the training: {1000 - arrived} rows or files are missing there. "
+        f"W-TRACK-002 Gate was slower than the training: {1000 - arrived} of the rows and files did not arrive there. "
         "events.jsonl has all rows."
     )
 
@@ -102,7 +102,7 @@ def test_a_checkpoint_that_gave_way_to_a_newer_one_is_left_out_and_counted(tmp_p
         listener(event)
     (notice,) = listener.finish()
     assert notice.message.what == (
-        "Gate was slower than the training: 1 rows or files are missing there. events.jsonl has all rows."
+        "Gate was slower than the training: 1 of the rows and files did not arrive there. events.jsonl has all rows."
     )
     assert gate.heard == [{}, (5, curves())]
 

@@ -74,6 +74,7 @@ def contents():
         stages=[Stage(10, {EVIL: list(images[:4]), "tame": list(images[4:8])})],
         counts=[ClassCount(EVIL, 40, 20), ClassCount("tame", 40, 20)],
         quarantined=[(EVIL, f"{EVIL} is empty")],
+        took=[("Time", f"3 s for {EVIL}"), ("Memory", "4 GB of the GPU at the peak")],
         settings={"data": {"path": EVIL, "flip": False}, "train": {"steps": 10}},
         versions={"fusain": "1"},
         remarks=[EVIL],
@@ -115,7 +116,7 @@ def test_every_part_is_there(contents):
         "What these numbers cannot say",
         "How it was made",
     )
-    for words in (*headings, "train.steps", "Held-out loss", "Put aside: 1"):
+    for words in (*headings, "train.steps", "Held-out loss", "Put aside: 1", "4 GB of the GPU at the peak"):
         assert words in found
     for result in contents.judgement.results.values():
         assert result.metric.title in found

@@ -81,6 +81,7 @@ def fusain() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it tells of image processors that nobody here uses
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it tells of choices that are ours
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = fusain.main(args=words, prog_name="fusain", standalone_mode=False)

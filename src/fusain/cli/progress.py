@@ -14,7 +14,7 @@ from typing import Any, Final
 import click
 
 from fusain.cli import output
-from fusain.messages.quantities import span
+from fusain.messages.quantities import precise, span
 
 Event = Mapping[str, Any]
 Report = Callable[[Event], None]
@@ -95,16 +95,7 @@ class Pace:
             return ", ".join([*parts, "estimating…"])
         first, last = (f"{(now or datetime.now()) + timedelta(seconds=end):%H:%M}" for end in remaining)
         when = f"at {first}" if first == last else f"between {first} and {last}"
-        return ", ".join([*parts, f"{span(*remaining, duration)} left, done {when}"])
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 45 s, 3 min 20 s, 2 h 05 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+        return ", ".join([*parts, f"{span(*remaining, precise)} left, done {when}"])
 
 
 def say(event: Event) -> str:

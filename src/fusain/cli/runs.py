@@ -56,16 +56,18 @@ def list_all(runs_folder: Path) -> None:
 @output.format_option
 def show_one(run: str, runs_folder: Path) -> None:
     """State, files and settings of a run."""
-    from fusain.runs import history
+    from fusain.runs import history, outcome
     from fusain.runs.folder import RunFolder, read_json
 
     folder = RunFolder.existing(run, runs_folder)
-    summary, settings = history.summary(folder), read_json(folder.settings)
+    summary, settings, took = history.summary(folder), read_json(folder.settings), outcome.of(folder)
     checkpoints = sorted(path.name for path in folder.checkpoints.glob("step-*"))
     lines = [f"{summary.name}: {_line(summary)}", f"folder: {folder.path}", f"checkpoints: {', '.join(checkpoints)}"]
     lines += [f"weights: {folder.weights}"] if folder.weights.exists() else []
+    lines += [f"{title.lower()}: {text}" for title, text in took.lines()]
     lines += [f"{key} = {value}" for key, value in _leaves(settings)]
-    output.show({**summary.as_json(), "checkpoints": checkpoints, "settings": settings}, lines)
+    told = {**summary.as_json(), "checkpoints": checkpoints, "outcome": took.as_json(), "settings": settings}
+    output.show(told, lines)
 
 
 @verb.command("rm")

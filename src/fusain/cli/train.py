@@ -48,8 +48,11 @@ def verb(
             source, name=name, overrides=changes, resume=resume, allow_change=allow_change, report=report
         )
     output.show(result.as_json(), [str(result.folder)], quiet=[str(result.folder)])
+    for title, text in result.outcome.lines():
+        output.talk(f"{title}: {text}.")
     if result.stopped is not None:
         from fusain.cli.faults import STOPPED
 
-        output.talk("Stopped with a checkpoint; the same command resumes it.")
+        has_saved = "with a checkpoint" if result.step else "before the first step"
+        output.talk(f"Stopped {has_saved}; the same command resumes it.")
         context.exit(STOPPED[result.stopped])

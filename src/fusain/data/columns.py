@@ -32,6 +32,7 @@ from fusain.settings.notice import Notice
 if TYPE_CHECKING:
     from fusain.data.encoded import EncodedCaptions, EncodedImages
     from fusain.data.masks import Masks
+    from fusain.data.stream import Stream
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ class Dataset:
     encoded_images: EncodedImages | None = None
     encoded_captions: EncodedCaptions | None = None
     """What was encoded ahead of training; pixels and words need not be touched then."""
+    stream: Stream | None = None
+    """Where the images are drawn from, if these here are no more than were looked at of a stream."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -130,6 +133,8 @@ class Dataset:
     @property
     def entries(self) -> int:
         """Draws in an epoch, with those that fill up the last batch of each bucket."""
+        if self.stream is not None:
+            return len(self.stream)
         return len(self.train_entries) + self.class_draws + sum(bucket.fill_up for bucket in self.buckets())
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,10 @@ def prepare(
     tell = report or (lambda kind, **facts: None)
     if not needs_captions:  # then nothing tells the images of a subject from those of its class
         settings = settings.model_copy(update={"class_images": ClassImageSettings(), "subject": SubjectSettings()})
-    dataset = _looked_at(settings, settings.shapes(size, multiple), batch_size, seed, tell, drawn)
+    source, listing = _listed(settings, drawn)
+    dataset = looked_at(settings, source, listing, settings.shapes(size, multiple), batch_size, seed, tell)
     if needs_captions:
-        _require_captions(dataset)
+        require_captions(dataset)
     dataset.masks = masks.look_at(dataset)
     dataset.id = locks.identity(dataset)
     if lock is not None:
@@ -69,17 +70,27 @@ def prepare(
     return dataset
 
 
-def _looked_at(
-    settings: DataSettings, shapes: Shapes, batch_size: int, seed: int, tell: Report, drawn: Drawn | None
-) -> Dataset:
-    """Listed and decoded once; what is broken is put aside by name, unless it is too much."""
+def _listed(settings: DataSettings, drawn: Drawn | None) -> tuple[Source, Listing]:
+    """Everything of `data.path`, with the class images that belong to it."""
     source = _source(settings)
     listing = source.listing()
     if not listing.faults and all(class_images.is_one(listing, name) for name in listing.names):
         raise _no_images(source, listing)
     if settings.caption_column is not None and settings.caption_column not in listing.columns:
-        raise _no_column(settings.caption_column, source, listing)
-    source, listing = class_images.settled(settings, source, listing, open_source=_opened, drawn=drawn)
+        raise no_column(settings.caption_column, source, listing.columns)
+    return class_images.settled(settings, source, listing, open_source=_opened, drawn=drawn)
+
+
+def looked_at(
+    settings: DataSettings,
+    source: Source,
+    listing: Listing,
+    shapes: Shapes,
+    batch_size: int,
+    seed: int,
+    tell: Report,
+) -> Dataset:
+    """Decoded once; what is broken is put aside by name, unless it is too much."""
     limit = int(settings.memory_gb * 1e9)
     is_kept = len(listing) * shapes.size**2 * 3 <= limit
     fit = Fit(shapes, settings.crop, settings.max_pixels, is_kept=is_kept)
@@ -181,13 +192,13 @@ def _no_images(source: Source, listing: Listing) -> DataError:
     )
 
 
-def _no_column(column: str, source: Source, listing: Listing) -> DataError:
-    known = ", ".join(name for name in listing.columns if name != "file_name")
+def no_column(column: str, source: Source, columns: Sequence[str]) -> DataError:
+    known = ", ".join(name for name in columns if name != "file_name")
     found = f"its columns are: {known}" if known else f"data of kind '{source.kind}' has no columns"
     return DataError("E-CAP-002", where="data.caption_column", column=column, found=found)
 
 
-def _require_captions(dataset: Dataset) -> None:
+def require_captions(dataset: Dataset) -> None:
     """Images without a caption are an error, unless the user has said what they are learnt with."""
     if dataset.captions is None:
         dataset.captions = [""] * len(dataset)
@@ -228,6 +239,9 @@ def _set_aside(dataset: Dataset) -> npt.NDArray[np.int64]:
 def check_batch(dataset: Dataset, *, batch_size: int, accumulation: int = 1, processes: int = 1) -> None:
     """A step may not use an image twice: the images of an epoch must fill one."""
     needed = batch_size * accumulation * processes
+    if dataset.stream is not None:
+        dataset.stream.check_step(needed)
+        return
     entries = len(dataset.train_entries)
     if entries + dataset.class_draws >= needed:
         return

@@ -9,7 +9,7 @@ import os
 import signal
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,6 +29,7 @@ HASH_BYTES: Final = 32
 SMALL: Final = "E-DATA-033"
 """The code of an image that is put aside for its size, which is what the user wants and no sign of a fault."""
 CHUNK: Final = 256
+PASSING_CHUNK: Final = 32
 WORTH_A_POOL: Final = 2_000
 """Below this many files starting processes takes longer than it saves."""
 
@@ -181,6 +182,13 @@ def examine_files(source: Source, names: Sequence[str], fit: Fit) -> Iterator[Ex
                 pass  # one was killed, mostly for memory: what is left is done here, one image at a time
     for chunk in chunks[done:]:
         yield examine_names(source, chunk, fit)
+
+
+def examine_passing(source: Source, names: Sequence[str], fit: Fit) -> Iterator[Examined]:
+    """All images that lie in memory, chunk by chunk, on threads: other processes would have to be sent them."""
+    chunks = [names[start : start + PASSING_CHUNK] for start in range(0, len(names), PASSING_CHUNK)]
+    with ThreadPoolExecutor(_cores()) as pool:
+        yield from pool.map(lambda chunk: examine_names(source, chunk, fit), chunks)
 
 
 @contextmanager

@@ -43,13 +43,20 @@ class Making:
     seed: int
     batch_size: int
     start_draw: int
+    share: slice = field(default_factory=lambda: slice(None))
+    """The part of each batch that is made, where other processes make the rest."""
 
     def draws(self, number: int) -> Draws:
+        return self._whole(number)[self.share]
+
+    def items(self, number: int) -> Draws:
+        return self.order.items(self._whole(number))[self.share]
+
+    def _whole(self, number: int) -> Draws:
         return np.arange(self.batch_size, dtype=np.int64) + (self.start_draw + number * self.batch_size)
 
     def __getitem__(self, number: int) -> Made:
-        draws = self.draws(number)
-        items = self.order.items(draws)
+        draws, items = self.draws(number), self.items(number)
         if self.dataset.encoded_images is not None:
             return Made(items, NO_PIXELS)
         if self.dataset.held is not None:
@@ -101,14 +108,18 @@ class Loader:
     seed: int = field(kw_only=True)
     batch_size: int = field(kw_only=True)
     start_draw: int = field(default=0, kw_only=True)
+    share: slice = field(default_factory=lambda: slice(None), kw_only=True)
+    """The part of each batch that is handed over."""
     report: Report | None = field(default=None, kw_only=True)
     timeout: float = field(default=120.0, kw_only=True)
     """Seconds after which a worker that gives no batch counts as hung."""
+    order: AnyOrder | None = field(default=None, kw_only=True)
+    """Which image each draw uses, where it is not as the data set says."""
 
     def __post_init__(self) -> None:
         self._broken: dict[str, Quarantined] = {}
-        order = self.dataset.order(self.seed, self.batch_size)
-        self._making = Making(self.dataset, order, self.seed, self.batch_size, self.start_draw)
+        order = self.order or self.dataset.order(self.seed, self.batch_size)
+        self._making = Making(self.dataset, order, self.seed, self.batch_size, self.start_draw, self.share)
 
     def __iter__(self) -> Iterator[Batch]:
         """Start over at `start_draw`."""
@@ -122,7 +133,7 @@ class Loader:
             yield _batch(self.dataset, self._making.draws(number), one, self.seed)
 
     def _names(self, number: int) -> list[str]:
-        return self.dataset.names_of(self._making.order.items(self._making.draws(number)))
+        return self.dataset.names_of(self._making.items(number))
 
     def _tell(self, code: str, text: str) -> None:
         if self.report is not None:

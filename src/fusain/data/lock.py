@@ -61,7 +61,7 @@ def _digest(said: Any) -> str:
 
 
 def write(dataset: Dataset) -> dict[str, Any]:
-    """The lock as JSON: columns of one row an image, in the order of the names."""
+    """The lock as JSON: columns of one row an image, in the order of the names; of a stream also its files."""
     return {
         "version": VERSION,
         "id": dataset.id,
@@ -71,6 +71,7 @@ def write(dataset: Dataset) -> dict[str, Any]:
         "names": dataset.names,
         "hashes": _hex(dataset.hashes),
         "texts": texts(dataset),
+        **({"stream": dataset.stream.lock()} if dataset.stream is not None else {}),
     }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fusain.data import index_cache
-from fusain.data.examine import Examined, Fit, examine_files, examine_rows
+from fusain.data.examine import Examined, Fit, examine_files, examine_passing, examine_rows
 from fusain.data.images import Pixels
 from fusain.data.index import Held, Index
 from fusain.data.source import Listing, Source
@@ -26,6 +26,8 @@ def build(
     """The index of everything listed; pixels are kept while they need no more than `limit` bytes."""
     if listing.array is not None:
         return _of_array(listing, listing.array, fit, limit, progress)
+    if source.passes_by:
+        return _collect(listing, examine_passing(source, listing.names, fit), limit, progress)
     path = index_cache.path_for(source, fit)
     known = index_cache.load(path)
     if known is not None and _is_same(known, listing):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
@@ -170,7 +171,19 @@ class BucketOrder:
         return images
 
 
-AnyOrder = Order | PairedOrder | BucketOrder
+@dataclass(frozen=True)
+class Shifted:
+    """Another order, whose draws are counted from `start` on."""
+
+    order: AnyOrder
+    start: int
+
+    def items(self, draws: chance.Draws) -> Entries:
+        """The images of these draws."""
+        return self.order.items(draws - self.start)
+
+
+AnyOrder = Order | PairedOrder | BucketOrder | Shifted
 
 
 def shared_out(buckets: Entries, draws: int) -> dict[int, int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import reduce
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -17,6 +18,7 @@ from fusain.data.order import Balance
 from fusain.data.shapes import Shapes
 from fusain.data.source import Source
 from fusain.data.subjects import SubjectSettings
+from fusain.errors import SettingsError
 from fusain.plugins import find
 from fusain.settings.section import Section, advanced, basic
 
@@ -45,6 +47,11 @@ class DataSettings(Section):
     """The column of a data set that holds the images. Without it, the only one that does."""
     revision: str | None = advanced(None, min_length=1)
     """Branch, tag or commit of a data set of the hub. A run keeps the commit that it began with."""
+    streaming: bool = advanced(False)
+    """Read Parquet files while it trains, window by window, here or from the hub: for sets beyond the disk."""
+    stream_window: int = advanced(1_024, ge=1, le=1_000_000, json_schema_extra={"only_when": {"streaming": True}})
+    """Images of a window, which are shuffled; so are the groups of rows that windows are filled with. Two windows
+    are held in memory, each of at most half of `memory_gb`."""
     captions: CaptionSettings = CaptionSettings()
     subject: SubjectSettings = SubjectSettings()
     class_images: ClassImageSettings = ClassImageSettings()
@@ -72,7 +79,8 @@ class DataSettings(Section):
     cache: Literal["auto", "none"] = advanced("auto")
     """Encode images and captions once, where nothing changes them later, and keep that on disk for every run."""
     workers: int = advanced(0, ge=0, le=256)
-    """Processes that decode ahead. 0 suits images held in memory; 2 to 8 keep a GPU busy with large files."""
+    """Processes that decode ahead. 0 suits images held in memory; 2 to 8 keep a GPU busy with large files. With
+    `streaming` any number but 0 fetches the next window ahead."""
     max_pixels: int = advanced(100_000_000, ge=1)
     """Larger images are put aside before they are decoded, for they could fill the memory."""
     max_quarantined: float = advanced(0.1, ge=0, le=1)
@@ -114,4 +122,24 @@ class DataSettings(Section):
             silent["class_weights"] = f"data.balance is '{self.balance}'; set it to 'weights'"
         if self.revision and self.kind != "datasets":
             silent["revision"] = 'only data sets of the hub have one, with data.kind = "datasets"'
+        if self.streaming:
+            silent["cache"] = "nothing of a stream is kept (data.streaming = true)"
         return silent
+
+    def faults(self) -> Iterator[SettingsError]:
+        """What would need all images of a stream at hand."""
+        is_share = isinstance(self.held_out, float) and 0 < self.held_out < 1
+        refused = {
+            "kind": (self.kind not in ("auto", "datasets"), "Only Parquet files are streamed."),
+            "labels_path": (self.labels_path is not None, "Labels of a stream are a column."),
+            "held_out": (is_share, "The first rows of a stream are held out: say how many."),
+            "balance": (self.balance != "none", "The classes of all images would have to be counted first."),
+            "repeats": (self.repeats != 1, "An epoch of a stream uses each image once."),
+            "subject.identifier": (self.subject.identifier is not None, "It calls for a few images of one subject."),
+            "class_images.weight": (bool(self.class_images.weight), "They go with a few images of one subject."),
+            "masks.use": (self.masks.use != "none", "Masks are read when they are drawn, images of a stream before."),
+        }
+        for name, (is_set, why) in refused.items():
+            if self.streaming and is_set:
+                key, value = f"data.{name}", reduce(getattr, name.split("."), self)
+                yield SettingsError("E-DATA-090", where=key, key=key, value=value, why=why)

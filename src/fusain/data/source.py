@@ -109,6 +109,8 @@ class Source(ABC):
     """With `kind = "auto"` sources are asked in this order, and the first that recognises the path reads it."""
 
     has_image_columns: ClassVar[bool] = False
+    passes_by: ClassVar[bool] = False
+    """Whether its images lie in memory for now: then nothing that is found out about them is kept on disk."""
 
     def __init__(
         self,

@@ -57,6 +57,8 @@ class Contents:
     counts: Sequence[ClassCount] = ()
     quarantined: Sequence[tuple[str, str]] = ()
     """Name and reason of each image that was put aside."""
+    took: Sequence[tuple[str, str]] = ()
+    """What the training took against what was foreseen, as titles and texts."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     remarks: Sequence[str] = ()

@@ -217,9 +217,10 @@ def limits(contents: Contents) -> Html:
 
 
 def setup(contents: Contents) -> Html:
-    """All settings and versions, folded."""
-    if not contents.settings and not contents.versions:
+    """What it took, and all settings and versions, folded."""
+    if not contents.took and not contents.settings and not contents.versions:
         return NOTHING
+    took = [table(["", "What it took"], contents.took, class_="settings")] if contents.took else []
     settings = table(["Setting", "Value"], _flat(contents.settings), class_="settings")
     versions = table(["Part", "Version"], contents.versions.items(), class_="settings")
     folded = [
@@ -230,7 +231,7 @@ def setup(contents: Contents) -> Html:
         )
         if given
     ]
-    return _section("How it was made", *folded)
+    return _section("How it was made", *took, *folded)
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

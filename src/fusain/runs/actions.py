@@ -10,17 +10,32 @@ from typing import Any, Literal
 
 from fusain.errors import FusainError, StorageError, UsageError
 from fusain.generation.samplers import SamplerSettings
-from fusain.runs import assembly, copies, lock, planning, requests, resuming, tracking, usual
+from fusain.runs import (
+    assembly,
+    compile_choice,
+    copies,
+    crew,
+    foreseen,
+    lock,
+    outcome,
+    planning,
+    requests,
+    resuming,
+    tracking,
+    usual,
+)
 from fusain.runs.assembly import Learner
+from fusain.runs.crew import Crew
 from fusain.runs.folder import RunFolder, read_json, write_json
+from fusain.runs.outcome import Outcome
 from fusain.runs.settings import RunSettings
 from fusain.settings.layers import Overrides
 from fusain.settings.read import resolve_source
 from fusain.training import checkpoint as saved_states
-from fusain.training import events
+from fusain.training import events, peak
 from fusain.training.checkpoint import Checkpoint, Checkpoints
 from fusain.training.events import EventLog, Listener
-from fusain.training.stopping import Reason, StopRequest
+from fusain.training.stopping import Reason, Stopped, StopRequest
 from fusain.training.trainer import Trainer
 
 Resume = Literal["auto", "must", "never"]
@@ -32,11 +47,15 @@ class TrainResult:
 
     folder: Path
     step: int
-    steps: int
+    steps: int | None
+    """None where it was stopped before the length was known."""
     stopped: Reason | None
+    outcome: Outcome
+    """What it took so far against what was foreseen."""
 
     def as_json(self) -> dict[str, Any]:
-        return {"run": str(self.folder), "step": self.step, "steps": self.steps, "stopped": self.stopped}
+        found = {"run": str(self.folder), "step": self.step, "steps": self.steps, "stopped": self.stopped}
+        return {**found, "outcome": self.outcome.as_json()}
 
 
 @dataclass(frozen=True)
@@ -79,31 +98,42 @@ def train(
     settings = assembly.resolved_engine(resolved.settings)
     folder = RunFolder.named(settings.runs_folder, name or default_name(source))
     folder.create()
+    peak.count_anew()
     listeners: list[Listener] = [report] if report else []
     log = EventLog(folder.events, (*listeners, *tracking.listeners(settings, folder)))
-    with lock.held(folder.lock, note=lambda text: log("note", text=text)):
+    count = settings.engine.processes
+    with lock.held(folder.lock, note=lambda text: log("note", text=text)), crew.started(count) as others:
         for notice in resolved.notices:
             log("warning", code=notice.code, text=str(notice))
-        trainer = _start(settings, folder, log, resume=resume, allow_change=allow_change)
+        try:
+            trainer = _start(settings, folder, log, others, resume=resume, allow_change=allow_change)
+        except Stopped as stop:
+            step = _saved_step(Checkpoints(folder.checkpoints, keep=settings.checkpoint.keep))
+            log("stopped", step=step, reason=stop.reason)
+            log.close()
+            return TrainResult(folder.path, step, settings.train.steps, stop.reason, outcome.of(folder))
         epochs = trainer.plan.steps / trainer.plan.steps_per_epoch
         for notice in trainer.parts.method.foreseen(trainer.parts.family, epochs):
             log("warning", code=notice.code, text=str(notice))
         try:
-            stopped = _finish(trainer, folder, log)
+            stopped = _finish(trainer, folder, log, others)
             if stopped is None and settings.weights_folder is not None:
                 copies.copy(folder, settings.weights_folder, log)
         except FusainError as fault:
             log("failed", step=trainer.step, code=fault.code, text=fault.message.what)
             log.close()
             raise
+        device = trainer.parts.engine.device
+        log("took", memory=peak.reached(device), holder=peak.holder(device))
         log.close()
-    return TrainResult(folder.path, trainer.step, trainer.plan.steps, stopped)
+    return TrainResult(folder.path, trainer.step, trainer.plan.steps, stopped, outcome.of(folder))
 
 
-def _finish(trainer: Trainer, folder: RunFolder, log: EventLog) -> Reason | None:
+def _finish(trainer: Trainer, folder: RunFolder, log: EventLog, others: Crew) -> Reason | None:
     """Train to the end and write the final weights, or stop before that for the reason returned."""
     if trainer.step < trainer.plan.steps:
-        stopped = trainer.run(StopRequest(folder.stop_file))
+        with others.faults_told():
+            stopped = trainer.run(StopRequest(folder.stop_file))
         if stopped is not None:
             return stopped
     else:
@@ -118,7 +148,13 @@ def default_name(source: Path | str) -> str:
 
 
 def _start(
-    settings: RunSettings, folder: RunFolder, log: EventLog, *, resume: Resume, allow_change: Collection[str]
+    settings: RunSettings,
+    folder: RunFolder,
+    log: EventLog,
+    others: Crew,
+    *,
+    resume: Resume,
+    allow_change: Collection[str],
 ) -> Trainer:
     """A trainer at the step from which it goes on; a run that stands is never begun anew in silence."""
     checkpoints = Checkpoints(folder.checkpoints, keep=settings.checkpoint.keep)
@@ -129,8 +165,7 @@ def _start(
     if folder.exists():
         settings = resuming.keep_pinned(read_json(folder.settings), settings, note=note)
         if resume == "never":
-            step = max((int(path.name.removeprefix("step-")) for path in checkpoints.listed()), default=0)
-            raise UsageError("E-RUN-006", where=str(folder.path), run=folder.name, step=step)
+            raise UsageError("E-RUN-006", where=str(folder.path), run=folder.name, step=_saved_step(checkpoints))
         resuming.check(
             read_json(folder.settings), settings, allowed=allow_change, where=str(folder.settings), note=note
         )
@@ -143,19 +178,27 @@ def _start(
     if saved is None and any(event["kind"] == "checkpoint" for event in events.current(folder.events)):
         raise StorageError("E-RESUME-002", where=str(folder.checkpoints))
     dataset = assembly.prepare_data(settings, folder=folder, report=log)
+    settings = compile_choice.made(settings, dataset, note)
     planning.require_disk(settings, dataset, folder)
     for notice in usual.worth_a_word(settings, dataset):
         log("warning", code=notice.code, text=str(notice))
-    trainer = assembly.build_trainer(settings, folder, dataset, log)
+    others.begin(settings, folder, dataset, saved)
+    trainer = assembly.build_trainer(settings, folder, dataset, log, others.team)
     if saved is None:
         events.supersede(folder.events, after_step=0)
         write_json(folder.data_lock, dataset.lock(), indent=None)
+        foreseen.take(settings, folder)
     else:
         _restore(trainer, saved, folder, log)
     data = settings.data.model_copy(update={"revision": dataset.settings.revision})
     pinned = settings.model_copy(update={"family": trainer.parts.family.pinned(settings.family), "data": data})
     write_json(folder.settings, pinned.model_dump(mode="json"))
     return trainer
+
+
+def _saved_step(checkpoints: Checkpoints) -> int:
+    """The step at which a run stands on disk."""
+    return max((int(path.name.removeprefix("step-")) for path in checkpoints.listed()), default=0)
 
 
 def _restore(trainer: Trainer, saved: Checkpoint, folder: RunFolder, log: EventLog) -> None:

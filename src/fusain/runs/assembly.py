@@ -7,8 +7,9 @@ import json
 import math
 import platform
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,29 +17,31 @@ from typing import Any
 import numpy as np
 import torch
 
-from fusain.data import chance
+from fusain.data import chance, stream
 from fusain.data.batch import Batch, to_images
 from fusain.data.dataset import Dataset, check_batch, prepare
 from fusain.data.encoded import few
 from fusain.data.loader import Loader, held_out_batches
 from fusain.data.source import Source
+from fusain.data.stream import StreamLoader
 from fusain.errors import StorageError
 from fusain.generation import gallery, samplers
 from fusain.generation.generator import Wanted, generate
 from fusain.generation.samplers import SamplerSettings
-from fusain.models import identifiers, packed
+from fusain.models import compiled, identifiers, packed
 from fusain.models.family import Facts, Family
 from fusain.runs import class_images, encoding, hub_data, requests
 from fusain.runs.folder import RunFolder, read_json, write_json
 from fusain.runs.settings import FAMILIES, METHODS, RunSettings, make_plan
 from fusain.settings.notice import Notice
+from fusain.training import diagnosis, optimizer_trial
 from fusain.training import engine as engines
-from fusain.training import optimizer_trial
 from fusain.training.checkpoint import STORAGE_FAULTS, Checkpoints, reason
 from fusain.training.engine import EngineSettings
 from fusain.training.events import EventLog
 from fusain.training.method import Method
 from fusain.training.optimizers import EXTRAS, kind_of
+from fusain.training.team import Team
 from fusain.training.trainer import Parts, Trainer, TrainSettings
 
 Overrides = Sequence[tuple[str, str]]
@@ -79,6 +82,18 @@ def build_trainee(settings: RunSettings, classes: tuple[str, ...]) -> Learner:
     return learner
 
 
+def without_weights(settings: RunSettings, classes: tuple[str, ...]) -> Learner:
+    """Shapes and settings only: of any size in no time."""
+    with torch.device("meta"):
+        return build_trainee(settings, classes)
+
+
+def compile_denoiser(learner: Learner, settings: RunSettings, told: Callable[[Exception], None]) -> None:
+    """Where the settings say so; why it could not be compiled is told."""
+    if settings.engine.compile == "on":
+        compiled.compile_forward(learner.family.network.get_submodule(learner.family.denoiser), told)
+
+
 def prepare_data(settings: RunSettings, *, folder: RunFolder | None, report: Any) -> Dataset:
     """The data set; a run that exists keeps the split that it was started with.
 
@@ -90,20 +105,21 @@ def prepare_data(settings: RunSettings, *, folder: RunFolder | None, report: Any
     def drawn(prompts: Sequence[str]) -> Source:
         if folder is None:
             return class_images.ready(settings, prompts)
-        return class_images.drawn(settings, prompts, report)
+        return class_images.drawn(settings, prompts, report, stop_file=folder.stop_file)
 
     reads_captions = settings.family.condition == "text" and METHODS[settings.method.kind].reads_condition
-    return prepare(
-        hub_data.here(settings.data),
-        size=settings.family.size,
-        multiple=bucket_step(settings.family.size, family.multiple),
-        needs_captions=reads_captions,
-        batch_size=settings.train.batch_size,
-        seed=settings.train.seed,
-        lock=lock,
-        report=report,
-        drawn=drawn,
-    )
+    facts: dict[str, Any] = {
+        "size": settings.family.size,
+        "multiple": bucket_step(settings.family.size, family.multiple),
+        "needs_captions": reads_captions,
+        "batch_size": settings.train.batch_size,
+        "seed": settings.train.seed,
+        "lock": lock,
+        "report": report,
+    }
+    if settings.data.streaming:
+        return stream.prepare(*hub_data.streamed(settings.data), **facts)
+    return prepare(hub_data.here(settings.data), **facts, drawn=drawn)
 
 
 def check_drawing(settings: RunSettings, family: Family) -> None:
@@ -133,10 +149,13 @@ def bucket_step(size: int, multiple: int) -> int:
     return max(multiple, min(LARGEST_BUCKET_STEP, size // 8) // multiple * multiple)
 
 
-def build_trainer(settings: RunSettings, folder: RunFolder, dataset: Dataset, log: EventLog) -> Trainer:
-    """Everything for one run, ready to start or to be restored."""
-    engine = engines.start(settings.engine)
+def build_trainer(
+    settings: RunSettings, folder: RunFolder, dataset: Dataset, log: EventLog, team: Team | None = None
+) -> Trainer:
+    """Everything for one run, ready to start or to be restored; with a team for the part of this process in it."""
+    engine = engines.start(settings.engine, team)
     learner = build_trainee(settings, dataset.classes)
+    compile_denoiser(learner, settings, lambda fault: log.warn("W-ENV-001", fault=diagnosis.in_words(fault)))
     check_drawing(settings, learner.family)
     train = settings.train
     captions = captions_read(learner, dataset)
@@ -145,13 +164,13 @@ def build_trainer(settings: RunSettings, folder: RunFolder, dataset: Dataset, lo
     check_batch(dataset, batch_size=train.batch_size, accumulation=train.accumulation)
 
     def batches(start_draw: int) -> Iterator[Batch]:
-        loader = Loader(
-            dataset, settings.data, seed=train.seed, batch_size=train.batch_size, start_draw=start_draw, report=log
-        )
-        return iter(loader)
+        loading: type[Loader | StreamLoader] = Loader if dataset.stream is None else StreamLoader
+        from_here = partial(loading, dataset, settings.data, seed=train.seed, start_draw=start_draw, report=log)
+        return iter(from_here(batch_size=train.batch_size, share=engine.team.share(train.batch_size)))
 
     learner.family.to(engine.device)
-    encoding.ahead(learner.family, learner.method, dataset, report=log)
+    with engine.accelerator.main_process_first():
+        encoding.ahead(learner.family, learner.method, dataset, report=log)
     measured = max(train.batch_size, few(HELD_OUT_BATCH, settings.family.size**2, whole=LARGEST_OF_MANY))
     held_out = list(held_out_batches(dataset, batch_size=min(HELD_OUT_BATCH, measured), limit=HELD_OUT_IMAGES))
 
@@ -173,8 +192,8 @@ def build_trainer(settings: RunSettings, folder: RunFolder, dataset: Dataset, lo
         engine=engine,
         batches=batches,
         held_out=held_out,
-        names=dataset.names_of,
-        sample=sample,
+        names=dataset.names_of if dataset.stream is None else dataset.stream.names_of,
+        sample=sample if engine.team.is_first else lambda step: None,
         checkpoints=Checkpoints(
             folder.checkpoints, keep=settings.checkpoint.keep, snapshots=settings.checkpoint.snapshots
         ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +27,7 @@ from fusain.generation.samplers import SamplerSettings
 from fusain.messages import quantities
 from fusain.models.family import Facts, Family
 from fusain.runs.settings import FAMILIES, RunSettings
+from fusain.training.stopping import Stopped, StopRequest
 
 VERSION: Final = 1
 """Counts up when the same prompt and seed would be drawn differently."""
@@ -56,8 +57,11 @@ def missing(dataset: Dataset) -> int:
     return wanted.count * len(dataset.source.of_class.names) - int(dataset.is_class_image.sum())
 
 
-def drawn(settings: RunSettings, prompts: Sequence[str], report: Report) -> DrawnImages:
-    """All wanted class images; those that are missing are drawn, which takes as long as `fusain plan` says."""
+def drawn(settings: RunSettings, prompts: Sequence[str], report: Report, *, stop_file: Path) -> DrawnImages:
+    """All wanted class images; those that are missing are drawn, which takes as long as `fusain plan` says.
+
+    A stop is heard between two chunks, and leaves by `Stopped`.
+    """
     seeds, facts = _seeds(settings.data.class_images), _facts(settings, _on_paper(settings))
     missing = {}
     for prompt in prompts:
@@ -65,12 +69,18 @@ def drawn(settings: RunSettings, prompts: Sequence[str], report: Report) -> Draw
         if len(kept) < len(seeds):
             missing[prompt] = [seed for seed in seeds if seed not in kept]
     if missing:
-        _draw(settings, facts, missing, report)
+        stop = StopRequest(stop_file)
+        with stop.listening():
+            _draw(settings, facts, missing, report, stop)
     return _source({prompt: {seed: _file(_place(facts, prompt), seed) for seed in seeds} for prompt in prompts})
 
 
 def _draw(
-    settings: RunSettings, facts: Mapping[str, Any], missing: Mapping[str, Sequence[int]], report: Report
+    settings: RunSettings,
+    facts: Mapping[str, Any],
+    missing: Mapping[str, Sequence[int]],
+    report: Report,
+    stop: StopRequest,
 ) -> None:
     wanted, size = settings.data.class_images, settings.family.size
     sampler = SamplerSettings(sampler="ddim", steps=wanted.steps, guidance=wanted.guidance, eta=wanted.eta)
@@ -81,11 +91,15 @@ def _draw(
     family.to(torch.device(settings.engine.device))
     report("class_images", done=0, total=total)
     for prompt, seeds in missing.items():
-        for image in _images(family, prompt, _chunks(seeds, wanted.seed), sampler, settings):
-            if image.wanted.seed in seeds:
-                _keep(image, _file(_place(facts, prompt), image.wanted.seed), {"kind": "class image", **_told(sampler)})
-                done += 1
-                report("class_images", done=done, total=total)
+        place = _place(facts, prompt)
+        for chunk in _chunks(seeds, wanted.seed):
+            _heed(stop, report, done, total)
+            for image in _images(family, prompt, chunk, sampler, settings):
+                if image.wanted.seed in seeds:
+                    _keep(image, _file(place, image.wanted.seed), {"kind": "class image", **_told(sampler)})
+                    done += 1
+                    report("class_images", done=done, total=total)
+    _heed(stop, report, done, total)
     del family
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -100,16 +114,21 @@ def _require_room(needed: int) -> None:
         raise DataError("E-DATA-068", where=str(place), fault=fault)
 
 
+def _heed(stop: StopRequest, report: Report, done: int, total: int) -> None:
+    if stop.reason:
+        words = f"Stopped with {done:,} of {total:,} class images drawn; the same command goes on from there."
+        report("note", text=words)
+        raise Stopped(stop.reason)
+
+
 def _images(
-    family: Family, prompt: str, chunks: Sequence[Sequence[int]], sampler: SamplerSettings, settings: RunSettings
-) -> Iterator[Drawn]:
-    """In the precision of the run, which on a GPU takes half the time."""
+    family: Family, prompt: str, seeds: Sequence[int], sampler: SamplerSettings, settings: RunSettings
+) -> list[Drawn]:
+    """One chunk, in the precision of the run, which on a GPU takes half the time."""
     kind = PRECISIONS.get(settings.engine.precision)
-    for seeds in chunks:
-        request = [Wanted(seed, prompt=prompt) for seed in seeds]
-        with torch.autocast(settings.engine.device.partition(":")[0], kind, enabled=kind is not None):
-            images = list(generate(family, request, sampler, chunk=CHUNK))
-        yield from images
+    request = [Wanted(seed, prompt=prompt) for seed in seeds]
+    with torch.autocast(settings.engine.device.partition(":")[0], kind, enabled=kind is not None):
+        return list(generate(family, request, sampler, chunk=CHUNK))
 
 
 def _chunks(seeds: Sequence[int], first: int) -> list[list[int]]:

@@ -81,8 +81,9 @@ def _rows(dataset: Dataset) -> Any:
 
 
 def _may_store(family: Family, method: Method, dataset: Dataset) -> bool:
-    """A method that does not read the condition works on the pixels themselves."""
-    return family.autoencoder is not None and method.reads_condition and dataset.settings.cache != "none"
+    """A method that does not read the condition works on the pixels themselves; of a stream nothing is kept."""
+    is_wanted = dataset.settings.cache != "none" and dataset.stream is None
+    return family.autoencoder is not None and method.reads_condition and is_wanted
 
 
 def _hindrances(method: Method, dataset: Dataset) -> Iterator[tuple[str, str]]:

@@ -54,6 +54,11 @@ class RunFolder:
         return self.path / "events.jsonl"
 
     @property
+    def foreseen(self) -> Path:
+        """What a plan foresaw; a run that nobody planned has none."""
+        return self.path / "foreseen.json"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 

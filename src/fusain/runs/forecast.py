@@ -94,11 +94,12 @@ def of_a_step(settings: RunSettings, dataset: Dataset, learner: Learner) -> Fore
             _backward(settings, learner, batch, learning)
     counts = [one.numel() * one.element_size() for one in learning]
     gradients = sum(sorted(counts)[-2:] if train.fused_backward else counts)
+    exchanged = sum(counts) if settings.engine.processes > 1 else 0  # PyTorch sums them up in copies
     peak = max(held.peak, weights + gradients)
     has_average = bool(train.ema_decay) and not train.is_schedule_free and not _on_gpu(settings)
     return Forecast(
         weights=weights,
-        gradients=gradients,
+        gradients=gradients + exchanged,
         optimizer=bytes_remembered(train.optimizer, [one.shape for one in learning]),
         average=4 * sum(one.numel() for one in learning) if has_average else 0,
         activations=peak - weights - gradients,
@@ -163,7 +164,7 @@ def _norms_in_full(network: torch.nn.Module) -> None:
 
 def _largest_batch(settings: RunSettings, dataset: Dataset, family: Family) -> Batch:
     """Empty images in the largest shape of the data."""
-    count, shapes = settings.train.batch_size, dataset.shapes
+    count, shapes = settings.largest_share, dataset.shapes
     height, width = shapes[int(np.argmax(shapes[:, 0] * shapes[:, 1]))].tolist()
     numbers, classes = np.arange(count), len(dataset.classes)
     said = None if dataset.captions is None else ("",) * count

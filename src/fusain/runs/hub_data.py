@@ -1,14 +1,23 @@
-"""Fetches a data set from the hub, or finds it in the hub's cache: pinned to a commit, and its Parquet files only."""
+"""Fetches a data set from the hub, or finds it in the hub's cache: pinned to a commit, and its Parquet files only.
+
+One that is streamed is not fetched but read in parts.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from fusain.data import index_cache
 from fusain.data.settings import DataSettings
+from fusain.data.shards import Files, Folder
+from fusain.data.source import resolved
 from fusain.errors import NetworkFault
 from fusain.models.bases import hub_faults
 from fusain.models.bases.hub import COMMIT
@@ -46,8 +55,49 @@ def fetch(source: str, revision: str | None) -> tuple[Path, str]:
         return kept, kept.name
 
 
-def _fetched(source: str, revision: str | None) -> tuple[Path, str]:
-    from huggingface_hub import HfApi, hf_hub_download
+@dataclass(frozen=True)
+class HubFiles:
+    """Files of a data set of the hub at one commit, of which those bytes are fetched that are asked for."""
+
+    source: str
+    commit: str
+    names: tuple[str, ...]
+
+    @property
+    def path(self) -> Path:
+        return Path(self.source)
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[Any]:
+        place = f"datasets/{self.source}@{self.commit}/{name}"
+        try:
+            with hub_faults.told(self.source, self.commit, name, NOUN), self._hub.open(place, "rb") as file:
+                yield file
+        except hub_faults.Unreachable as fault:
+            raise hub_faults.not_here(self.source, self.commit, fault, [name], NOUN) from fault
+
+    @cached_property
+    def _hub(self) -> Any:
+        from huggingface_hub import HfFileSystem
+
+        return HfFileSystem()
+
+
+def streamed(settings: DataSettings) -> tuple[DataSettings, Files]:
+    """The files that are read while it trains; of the hub at a commit, which the settings then name."""
+    if not is_id(settings):
+        return settings, Folder(resolved(settings.path))
+    source = str(settings.path)
+    try:
+        commit, names = _listed(source, settings.revision)
+    except hub_faults.Unreachable as fault:
+        raise hub_faults.not_here(source, settings.revision, fault, ["*.parquet"], NOUN) from fault
+    return settings.model_copy(update={"revision": commit}), HubFiles(source, commit, tuple(names))
+
+
+def _listed(source: str, revision: str | None) -> tuple[str, list[str]]:
+    """The commit, and its Parquet files."""
+    from huggingface_hub import HfApi
 
     with hub_faults.told(source, revision, noun=NOUN):
         info = HfApi().dataset_info(source, revision=revision)
@@ -59,6 +109,13 @@ def _fetched(source: str, revision: str | None) -> tuple[Path, str]:
     if not wanted:
         files = ", ".join(names[:FILES_SHOWN]) or "nothing"
         raise NetworkFault("E-NET-010", where=source, files=files)
+    return commit, wanted
+
+
+def _fetched(source: str, revision: str | None) -> tuple[Path, str]:
+    from huggingface_hub import hf_hub_download
+
+    commit, wanted = _listed(source, revision)
     for name in wanted:
         with hub_faults.told(source, revision, name, NOUN):
             path = Path(hf_hub_download(source, name, repo_type="dataset", revision=commit))

@@ -156,7 +156,7 @@ def course_of(run: RunFolder, step: int) -> Course:
 def _training(contents: Contents, lock: dict[str, Any]) -> Iterator[str]:
     step = contents.facts["step"]
     course = course_of(contents.run, step)
-    images = len(lock["names"]) - len(lock["held_out"])
+    images = _learnt(lock)
     yield (
         f"{step:,} steps on {images:,} images: {course.images:,} draws, {course.images / max(images, 1):.3g} for each "
         f"image; {_duration(course.seconds)}."
@@ -213,14 +213,20 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def _learnt(lock: dict[str, Any]) -> int:
+    """Of a stream the lock names no more than what was looked at."""
+    return int(lock["stream"]["learnt"]) if "stream" in lock else len(lock["names"]) - len(lock["held_out"])
+
+
 def _data(lock: dict[str, Any]) -> str:
     """Counts and an identity, by which the same data is known again; never a name of a file."""
     held_out, broken = len(lock["held_out"]), len(lock["quarantined"])
     aside = f", {held_out:,} more were held out to measure on" if held_out else ", none was held out"
     broken_too = f", and {broken:,} broken files were put aside" if broken else ""
+    whose = "The identity of a sample of them, and of those held out," if "stream" in lock else "Their identity"
     return (
-        f"{len(lock['names']) - held_out:,} images were learnt from{aside}{broken_too}. They are not published. "
-        f"Their identity (SHA-256 over names, contents, labels and captions) is `{lock['id']}`."
+        f"{_learnt(lock):,} images were learnt from{aside}{broken_too}. They are not published. "
+        f"{whose} (SHA-256 over names, contents, labels and captions) is `{lock['id']}`."
     )
 
 

@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import resource
 import shutil
-import statistics
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fusain.data.dataset import Dataset, check_batch
-from fusain.data.loader import Loader
 from fusain.data.report import DataReport
 from fusain.errors import StorageError
 from fusain.messages.quantities import duration, size, span
-from fusain.models.family import Family
-from fusain.runs import assembly, class_images, encoding, forecast, usual
+from fusain.runs import assembly, class_images, compile_choice, encoding, forecast, foreseen, measured_step, usual
 from fusain.runs.folder import RunFolder
 from fusain.runs.forecast import Forecast
+from fusain.runs.measured_step import MeasuredStep
 from fusain.runs.settings import RunSettings, make_plan
 from fusain.settings.layers import Overrides
+from fusain.settings.notice import Notice
 from fusain.settings.read import resolve_source
-from fusain.training import engine as engines
-from fusain.training.engine import Engine
-from fusain.training.method import Method
-from fusain.training.optimizers import kind_of, optimizer_of
-from fusain.training.stepping import make_stepping
+from fusain.training import peak
+from fusain.training.diagnosis import in_words
+from fusain.training.optimizers import kind_of
 from fusain.training.trainer import Plan
-
-WARM_STEPS, MEASURED_STEPS = 2, 3
 
 
 @dataclass(frozen=True)
@@ -84,6 +74,8 @@ class RunPlan:
         yield "checkpoint", f"every {self.checkpoint_every:,} steps" + (f"; kept for good: {kept}" if kept else "")
         yield "held-out loss", f"every {self.held_out_every:,} steps" if self.held_out else "none"
         yield "samples", f"every {self.sample_every:,} steps" if self.sample_every else "none"
+        if (processes := self.settings["engine"]["processes"]) > 1:
+            yield "processes", f"{processes}: memory and time are for each, time without their exchange of gradients"
         parts = ", ".join(f"{size(count)} {part}" for part, count in asdict(self.memory_foreseen).items() if count)
         yield "memory", f"{size(self.memory_foreseen.peak)} foreseen at the peak of a step: {parts}"
         if self.memory_peak:
@@ -104,26 +96,30 @@ class RunPlan:
 
 
 def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True) -> RunPlan:
-    """What training by these settings would need; nothing is written into a run folder."""
+    """What training by these settings would need; kept until they are trained by, and no run folder is written into."""
+    peak.count_anew()
     resolved = resolve_source(RunSettings, source, overrides)
     settings = assembly.resolved_engine(resolved.settings)
     dataset = assembly.prepare_data(settings, folder=None, report=None)
     train = settings.train
     check_batch(dataset, batch_size=train.batch_size, accumulation=train.accumulation)
     numbers = make_plan(settings, entries=dataset.entries)
-    learner = _without_weights(settings, dataset)
+    learner = assembly.without_weights(settings, dataset.classes)
     assembly.check_drawing(settings, learner.family)
     parameters = _count_parameters(learner)
+    compiling: list[str] = []
+    if measure:
+        settings = compile_choice.made(settings, dataset, compiling.append)
     unusual = usual.worth_a_word(settings, dataset)
-    foreseen = assembly.foreseen(learner, dataset, assembly.captions_read(learner, dataset))
-    step = _measure(settings, dataset) if measure else None
+    of_captions = assembly.foreseen(learner, dataset, assembly.captions_read(learner, dataset))
+    step = _measured(settings, dataset, compiling) if measure else None
     missing = class_images.missing(dataset)
-    return RunPlan(
+    found = RunPlan(
         settings=settings.model_dump(mode="json"),
         origins={key: str(origin) for key, origin in resolved.origins.items()},
-        notices=[str(notice) for notice in (*resolved.notices, *dataset.notices, *unusual, *foreseen)],
+        notices=[str(notice) for notice in (*resolved.notices, *dataset.notices, *unusual, *of_captions, *compiling)],
         data=dataset.report(),
-        images=len(dataset.subject_rows),
+        images=len(dataset.stream or dataset.subject_rows),
         held_out=len(dataset.held_out),
         steps=numbers.steps,
         epochs=numbers.steps / numbers.steps_per_epoch,
@@ -144,11 +140,21 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
         seconds=step.seconds * numbers.steps if step else None,
         seconds_range=(step.fastest * numbers.steps, step.slowest * numbers.steps) if step else None,
     )
+    foreseen.keep(settings, found)
+    return found
+
+
+def _measured(settings: RunSettings, dataset: Dataset, told: list[str]) -> MeasuredStep:
+    def not_compiled(fault: Exception) -> None:
+        told.append(str(Notice("W-ENV-001", where="engine.compile", fault=in_words(fault))))
+
+    is_compiled = settings.engine.compile == "on"
+    return measured_step.measure(settings, dataset, not_compiled, one_batch=is_compiled)
 
 
 def foreseen_memory(settings: RunSettings, dataset: Dataset) -> Forecast:
     """The memory of a step, without doing one."""
-    learner = _without_weights(_hiding_nothing(settings), dataset)
+    learner = assembly.without_weights(_hiding_nothing(settings), dataset.classes)
     learner.method.prepare(learner.family)
     return forecast.of_a_step(settings, dataset, learner)
 
@@ -165,7 +171,7 @@ def require_disk(settings: RunSettings, dataset: Dataset, folder: RunFolder) -> 
     """Nothing starts that the disk cannot hold to its end; what a run has saved already is counted for it."""
     numbers = make_plan(settings, entries=dataset.entries)
     saved = sum(path.stat().st_size for path in folder.checkpoints.glob("step-*/*"))
-    needed = _disk(settings, numbers, _count_parameters(_without_weights(settings, dataset))) - saved
+    needed = _disk(settings, numbers, _count_parameters(assembly.without_weights(settings, dataset.classes))) - saved
     free = shutil.disk_usage(_existing(settings.runs_folder)).free
     if needed > free:
         keep = settings.checkpoint.keep
@@ -182,22 +188,8 @@ def _disk(settings: RunSettings, numbers: Plan, parameters: int) -> int:
     return round(parameters * 4 * (parts * kept + 1))
 
 
-def _without_weights(settings: RunSettings, dataset: Dataset) -> assembly.Learner:
-    """Shapes and settings only: of any size in no time."""
-    with torch.device("meta"):
-        return assembly.build_trainee(settings, dataset.classes)
-
-
 def _count_parameters(learner: assembly.Learner) -> int:
     return sum(parameter.numel() for parameter in learner.method.prepare(learner.family).values())
-
-
-@dataclass(frozen=True)
-class MeasuredStep:
-    seconds: float
-    fastest: float
-    slowest: float
-    memory: int
 
 
 def _seconds_of_drawing(settings: RunSettings, count: int, step: MeasuredStep) -> float:
@@ -205,47 +197,6 @@ def _seconds_of_drawing(settings: RunSettings, count: int, step: MeasuredStep) -
     wanted = settings.data.class_images
     passes = wanted.steps * (2 if wanted.guidance > 1 else 1)
     return count * passes * step.seconds / (settings.train.batch_size * settings.train.accumulation) / 3
-
-
-def _measure(settings: RunSettings, dataset: Dataset) -> MeasuredStep:
-    """The median of a few whole steps on the first images."""
-    engine = engines.start(settings.engine)
-    learner = assembly.build_trainee(settings, dataset.classes)
-    family, method, train = learner.family, learner.method, settings.train
-    family.to(engine.device)
-    loader = iter(Loader(dataset, settings.data, seed=train.seed, batch_size=train.batch_size))
-    few = (next(loader).to(engine.device) for _ in range((WARM_STEPS + MEASURED_STEPS) * train.accumulation))
-    batches = encoding.as_stored(family, method, dataset, few)
-    parameters = method.prepare(family)
-    family.to(engine.device)
-    family.network.train()
-    optimizer = optimizer_of(train, parameters, method.rates(parameters))
-    stepping = make_stepping(train, engine.accelerator, optimizer, parameters)
-    seconds = []
-    for _ in range(WARM_STEPS + MEASURED_STEPS):
-        started = time.perf_counter()
-        for _ in range(train.accumulation):
-            _forward_backward(family, method, engine, next(batches), train.seed)
-        stepping.finish()
-        stepping.step()
-        if engine.device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
-    warm = seconds[WARM_STEPS:]
-    return MeasuredStep(statistics.median(warm), min(warm), max(warm), _peak_memory(engine))
-
-
-def _forward_backward(family: Family, method: Method, engine: Engine, batch: Any, seed: int) -> None:
-    with engine.accelerator.autocast():
-        loss = method.loss(family, batch, seed=seed)
-    loss.value.backward()  # type: ignore[no-untyped-call]
-
-
-def _peak_memory(engine: Engine) -> int:
-    """The device's own count, or on a CPU the most this process ever held."""
-    if engine.device.type == "cuda":
-        return torch.cuda.max_memory_reserved()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _existing(path: Path) -> Path:

@@ -11,6 +11,14 @@ from fusain.errors import SettingsError
 from fusain.models.bases.hub import COMMIT
 from fusain.runs.settings import RunSettings
 
+NOT_EXACT = {
+    "engine.threads": "Resumed with {new} threads where it was {old}: no longer equal to the last bit.",
+    "engine.processes": "Resumed with engine.processes = {new} where it was {old}: images keep their order, noise and "
+    "time, but sums are rounded in another order and dropout drops others: no longer equal to the last bit.",
+    "engine.compile": "Resumed with engine.compile = {new} where it was {old}: sums are rounded in another order and "
+    "dropout drops others: no longer equal to the last bit.",
+}
+"""Settings that change the last bits only, and what is said of it."""
 HARMLESS = (
     "checkpoint.",
     "samples.",
@@ -23,7 +31,7 @@ HARMLESS = (
     "data.workers",
     "train.steps",
     "train.epochs",
-    "engine.threads",
+    *NOT_EXACT,
 )
 """Settings that a run may be continued with without asking. A moved data set is held against its hashes."""
 
@@ -39,10 +47,9 @@ def check(
         listed = "; ".join(f"{key}: {show(before.get(key))} -> {show(after.get(key))}" for key in refused)
         allow = " ".join(f"--allow-change {key}" for key in refused)
         raise SettingsError("E-RESUME-003", where=where, listed=listed, allow=allow)
-    if "engine.threads" in changed:
-        old_count, new_count = before.get("engine.threads"), after.get("engine.threads")
-        note(f"Resumed with {new_count} threads where it was {old_count}: no longer equal to the last bit.")
     for key in changed:
+        if key in NOT_EXACT:
+            note(NOT_EXACT[key].format(old=before.get(key), new=after.get(key)))
         if key in allowed:
             note(f"{key} goes from {show(before.get(key))} to {show(after.get(key))}, as allowed.")
 
@@ -56,7 +63,13 @@ def _read_today(old: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def keep_pinned(old: Mapping[str, Any], new: RunSettings, *, note: Callable[[str], None]) -> RunSettings:
-    """The new settings at the commits that the run began with, unless they name another base, data set or commit."""
+    """The new settings at what the run began with, where that was found then: commits, and whether compiling pays.
+
+    Unless they name another base, data set or commit, or say themselves whether to compile.
+    """
+    if new.engine.compile == "auto":
+        found = old["engine"].get("compile", "off")
+        new = new.model_copy(update={"engine": new.engine.model_copy(update={"compile": found})})
     new = _keep_data(old["data"], new, note)
     before, family = old["family"], new.family
     kept, asked = before.get("revision"), getattr(family, "revision", None)

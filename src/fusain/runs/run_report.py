@@ -12,7 +12,7 @@ from fusain.evaluation.curves import Point
 from fusain.evaluation.evaluator import Judgement
 from fusain.evaluation.evidence import Evidence
 from fusain.evaluation.report import ClassCount, Comparison, Contents, Stage
-from fusain.runs import assembly
+from fusain.runs import assembly, outcome
 from fusain.runs.folder import RunFolder
 from fusain.runs.settings import RunSettings
 from fusain.training import events
@@ -49,6 +49,7 @@ def contents(
         stages=_stages(run),
         comparisons=comparisons,
         counts=[ClassCount(name, count, held_out[name]) for name, count in training.items()],
+        took=list(outcome.of(run).lines()),
         quarantined=[(broken.name, broken.reason) for broken in dataset.quarantined],
         settings=settings.model_dump(mode="json"),
         versions=assembly.versions(),

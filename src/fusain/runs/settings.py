@@ -75,6 +75,11 @@ class RunSettings(Section):
     engine: EngineSettings = EngineSettings()
     track: TrackSettings = TrackSettings()
 
+    @property
+    def largest_share(self) -> int:
+        """Images of a batch that one process takes; of several the one that takes most."""
+        return math.ceil(self.train.batch_size / self.engine.processes)
+
     def silent_settings(self) -> dict[str, str]:
         silent = {}
         if self.family.condition == "none":
@@ -86,15 +91,24 @@ class RunSettings(Section):
         if self.family.condition != "text":
             silent |= dict.fromkeys(("samples.prompts", "samples.negative"), "no text steers this model")
             silent["method.text_encoder"] = f'no text steers this model (family.condition = "{self.family.condition}")'
+        if not METHODS[self.method.kind].uses_denoiser:
+            silent["engine.compile"] = "the denoiser, which it is for, does not learn"
         return silent
 
     def faults(self) -> Iterator[FusainError]:
+        processes, images = self.engine.processes, self.train.batch_size
+        if processes > images:
+            yield SettingsError("E-CFG-034", where="engine.processes", processes=processes, images=images)
         if self.train.fused_backward:
             where = "train.fused_backward"
             if self.train.accumulation > 1:
                 yield SettingsError("E-FUSE-001", where=where, accumulation=self.train.accumulation)
             if self.engine.precision == "fp16":
                 yield SettingsError("E-FUSE-002", where=where)
+            if processes > 1:
+                yield SettingsError("E-FUSE-004", where=where, processes=processes)
+            if self.engine.compile != "off":
+                yield SettingsError("E-FUSE-006", where=where, compile=self.engine.compile)
         if self.engine.base_bits != 32 and not METHODS[self.method.kind].leaves_base:
             yield SettingsError(
                 "E-CFG-050", where="engine.base_bits", bits=self.engine.base_bits, method=self.method.kind

@@ -1,9 +1,11 @@
-"""What is laid out in an unusual way: how often a subject is learnt, and how long an average remembers."""
+"""What is laid out in an unusual way: how often subjects are learnt, how long averages remember, what is compiled."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Final
+
+import numpy as np
 
 from fusain.data.dataset import Dataset
 from fusain.runs.settings import RunSettings, make_plan
@@ -18,9 +20,16 @@ def worth_a_word(settings: RunSettings, dataset: Dataset) -> Iterator[Notice]:
     """Told at the start and by `plan`; nothing is refused."""
     if dataset.subjects:
         yield from _times(settings, dataset)
+    if settings.engine.compile == "on" and (shapes := count_shapes(dataset)) > 1:
+        yield Notice("W-ENV-002", where="engine.compile", shapes=f"{shapes:,}")
     decay = settings.train.ema_decay
     if 0 < decay < SHORTEST_MEMORY:
         yield Notice("W-TRAIN-004", where="train.ema_decay", decay=f"{decay:g}", steps=f"{1 / (1 - decay):.0f}")
+
+
+def count_shapes(dataset: Dataset) -> int:
+    """Of the images that are learnt."""
+    return len(np.unique(dataset.shapes[dataset.train], axis=0))
 
 
 def _times(settings: RunSettings, dataset: Dataset) -> Iterator[Notice]:

@@ -69,12 +69,12 @@ def not_finite(
     *,
     names: Callable[[Draws], list[str]],
     step: int,
-    folder: Path,
+    folder: Path | None,
     odd_B: torch.Tensor | None = None,
     times_B: torch.Tensor | None = None,
     within: str = "",
 ) -> NonFiniteError:
-    """The fault by the names of the images in it; all that is known stands in `diagnosis.json`.
+    """The fault by the names of the images in it; all that is known stands in `diagnosis.json`, if there is a folder.
 
     `within` names the parameter whose gradient it was, where others had moved already.
     """
@@ -91,8 +91,9 @@ def not_finite(
         "times": times_B.tolist() if times_B is not None else None,
         **({"parameter": within} if within else {}),
     }
-    with contextlib.suppress(OSError):  # on a full disk the fault itself must still be told
-        (folder / "diagnosis.json").write_text(json.dumps(bundle, indent=1, ensure_ascii=False), encoding="utf-8")
+    if folder is not None:
+        with contextlib.suppress(OSError):  # on a full disk the fault itself must still be told
+            (folder / "diagnosis.json").write_text(json.dumps(bundle, indent=1, ensure_ascii=False), encoding="utf-8")
     if within:
         return NonFiniteError("E-FUSE-005", where=f"step {step}", parameter=within, images=shown)
     return NonFiniteError("E-TRAIN-001", where=f"step {step}", what=what, value=value, images=shown)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
 
-from fusain.errors import EnvironmentFault
+from fusain.errors import EnvironmentFault, SettingsError
 from fusain.models.packed import Bits
 from fusain.settings.section import Section, basic
+from fusain.training.team import Team
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -30,6 +35,15 @@ class EngineSettings(Section):
     base_bits: Bits = 32
     """Bits of each number of the base's denoiser, where a method leaves it as it is: 16 loses nothing of most bases, 8
     next to nothing, 4 some. What is saved fits the whole base, and `generate` draws with that."""
+    compile: Literal["auto", "on", "off"] = "off"
+    """Have PyTorch compile the denoiser: faster steps, after a minute or more for each shape of images. `auto` measures
+    both and takes what makes this run shorter."""
+    processes: int = Field(1, ge=1, le=1024)
+    """Processes that share each batch, on a GPU each. On a CPU they gain little: threads do the same there."""
+
+    def faults(self) -> Iterator[SettingsError]:
+        if self.processes > 1 and self.device not in ("auto", "cpu", "cuda"):
+            yield SettingsError("E-CFG-035", where="engine.processes", processes=self.processes, device=self.device)
 
 
 @dataclass(frozen=True)
@@ -40,6 +54,22 @@ class Engine:
     precision: Literal["fp32", "bf16", "fp16"]
     threads: int
     accelerator: Any
+    team: Team = field(default_factory=Team)
+
+    def summed(self, network: torch.nn.Module, *, at_once: bool) -> contextlib.AbstractContextManager[Any]:
+        """Around a forward pass: whether the gradients of all processes are summed in its backward pass."""
+        return contextlib.nullcontext() if at_once or self.team.size == 1 else self.accelerator.no_sync(network)
+
+    def wrapped_again(self, network: torch.nn.Module) -> torch.nn.Module:
+        """The wrapper of a network of which other parts learn now: it sums the gradients of those that it found."""
+        if self.team.size == 1:
+            return network
+        bare = self.accelerator.unwrap_model(network, keep_fp32_wrapper=False)
+        self.accelerator._models.clear()  # accelerate has no other way to let one wrapper go and keep the optimizer
+        del network
+        gc.collect()  # the hooks of the old one
+        wrapped: torch.nn.Module = self.accelerator.prepare_model(bare)
+        return wrapped
 
 
 def resolve(settings: EngineSettings) -> EngineSettings:
@@ -59,7 +89,10 @@ def resolve(settings: EngineSettings) -> EngineSettings:
         precision = "bf16" if has_bf16(kind) else "fp32"
     if precision == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise EnvironmentFault("E-ENV-005", where="engine.precision", device=torch.cuda.get_device_name())
-    threads = settings.threads if settings.threads != "auto" else usable_cores()
+    gpus = torch.cuda.device_count()
+    if kind == "cuda" and settings.processes > gpus:
+        raise EnvironmentFault("E-ENV-009", where="engine.processes", processes=settings.processes, gpus=gpus)
+    threads = settings.threads if settings.threads != "auto" else max(1, usable_cores() // settings.processes)
     return settings.model_copy(update={"device": device, "precision": precision, "threads": threads})
 
 
@@ -78,20 +111,53 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def start(settings: EngineSettings) -> Engine:
-    """An engine from resolved settings."""
+def start(settings: EngineSettings, team: Team | None = None) -> Engine:
+    """An engine from resolved settings; without a team for this process alone."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedDataParallelKwargs
 
     assert settings.threads != "auto", "engine settings are resolved before they are started"
     assert settings.precision != "auto"
-    torch.set_num_threads(settings.threads)
+    team = team or Team()
     device = torch.device(settings.device)
+    if team.size > 1 and device.type == "cuda":
+        device = torch.device("cuda", team.rank)
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     AcceleratorState._reset_state(
         reset_partial_state=True
     )  # else a second run in one process keeps the first precision
     mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[settings.precision]
-    accelerator = Accelerator(mixed_precision=mixed, cpu=device.type == "cpu")
-    return Engine(device, settings.precision, settings.threads, accelerator)
+    # Clip skip leaves layers unused; no buffer of ours changes, and the first process measures and draws by itself.
+    wrapper = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
+    warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)  # accelerate's only way
+    with _as_accelerate_reads_it(team):
+        if team.size > 1:
+            team.meet(device.type)
+        accelerator = Accelerator(mixed_precision=mixed, cpu=device.type == "cpu", kwargs_handlers=[wrapper])
+    torch.set_num_threads(settings.threads)  # last, for accelerate sets a number of its own
+    return Engine(device, settings.precision, settings.threads, accelerator, team)
+
+
+@contextlib.contextmanager
+def _as_accelerate_reads_it(team: Team) -> Iterator[None]:
+    """Within, the environment says of the team what a launcher would have said."""
+    from accelerate.utils import patch_environment
+
+    if team.size == 1:
+        yield
+        return
+    rank, size = str(team.rank), str(team.size)
+    place = {"master_addr": "127.0.0.1", "master_port": "0", "omp_num_threads": "1"}
+    with patch_environment(rank=rank, local_rank=rank, world_size=size, local_world_size=size, **place):
+        yield
+
+
+def stop() -> None:
+    """The end of a team in this process."""
+    from accelerate.state import AcceleratorState
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+        AcceleratorState._reset_state(reset_partial_state=True)

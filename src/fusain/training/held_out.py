@@ -17,7 +17,14 @@ NOISE_SEED = 0
 
 
 def held_out_loss(family: Family, method: Method, batches: Sequence[Batch], engine: Engine) -> float:
-    """The mean over all images; the seed of the run has no part in it, so runs can be compared."""
+    """The mean over all images; the seed of the run has no part in it, so runs can be compared.
+
+    One process measures and tells the others: what follows from it must be the same everywhere.
+    """
+    return engine.team.firsts(lambda: _measured(family, method, batches, engine))
+
+
+def _measured(family: Family, method: Method, batches: Sequence[Batch], engine: Engine) -> float:
     total = count = 0.0
     for batch in batches:
         quantiles = (batch.draws % QUANTILES + 0.5) / QUANTILES

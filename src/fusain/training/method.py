@@ -40,6 +40,8 @@ class Method(ABC):
     """The conditions of a family that it works with."""
     reads_condition: ClassVar[bool] = True
     """Whether it needs what steers a family: without it images need neither labels nor captions."""
+    uses_denoiser: ClassVar[bool] = True
+    """Whether its loss asks the network that predicts."""
     leaves_base: ClassVar[bool] = False
     """Whether the base stays as it is, and what is saved goes beside it."""
     usual_rates: ClassVar[tuple[float, float] | None] = None

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from fusain.errors import EnvironmentFault
-
 if TYPE_CHECKING:
     from fusain.training.trainer import TrainSettings
 
@@ -34,8 +32,6 @@ def make_stepping(
     """How a run takes its steps; `optimizer` as the accelerator prepared it."""
     if not train.fused_backward:
         return AtOnce(accelerator, optimizer, parameters, train.clip_norm)
-    if accelerator.num_processes > 1:
-        raise EnvironmentFault("E-FUSE-004", where="train.fused_backward", processes=accelerator.num_processes)
     return Fused(optimizer, parameters, train.clip_norm)
 
 

@@ -13,17 +13,26 @@ from typing import Literal
 Reason = Literal["interrupted", "terminated", "asked"]
 
 
+class Stopped(Exception):
+    """A stop before the first step, where there is nothing to save; what was done so far is kept already."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason)
+        self.reason: Reason = reason
+
+
 class StopRequest:
     """Whether and why the run should end at the next step boundary."""
 
-    def __init__(self, stop_file: Path) -> None:
+    def __init__(self, stop_file: Path | None) -> None:
         self._stop_file = stop_file
         self._signal: Reason | None = None
-        stop_file.unlink(missing_ok=True)
+        if stop_file is not None:
+            stop_file.unlink(missing_ok=True)
 
     @property
     def reason(self) -> Reason | None:
-        if self._signal is None and self._stop_file.exists():
+        if self._signal is None and self._stop_file is not None and self._stop_file.exists():
             return "asked"
         return self._signal
 

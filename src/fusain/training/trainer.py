@@ -152,21 +152,22 @@ class Trainer:
 
                 changed = parts.method.after_step(parts.family, self.progress)
                 if changed:
+                    parts.family.network = parts.engine.wrapped_again(parts.family.network)
                     report("note", step=self.step, text=changed)
-                seconds = round(time.perf_counter() - started, 5)
-                report(
-                    "step", step=self.step, loss=loss, norm=norm, rate=rate, seconds=seconds, waited=round(waited, 5)
-                )
+                took = {"seconds": round(time.perf_counter() - started, 5), "waited": round(waited, 5)}
+                report("step", step=self.step, loss=loss, norm=norm, rate=rate, **took)
 
                 if plan.is_due(self.step, plan.held_out_every):
                     self._measure_held_out()
                 if plan.is_due(self.step, plan.sample_every):
                     self._sample()
-                if plan.is_due(self.step, plan.checkpoint_every) or self.step in plan.snapshots or stop.reason:
-                    self._save(must=bool(stop.reason) or self.step == plan.steps)
-                if stop.reason and self.step < plan.steps:
-                    report("stopped", step=self.step, reason=stop.reason)
-                    return stop.reason
+                reason = parts.engine.team.agreed(stop.reason, report)
+                if plan.is_due(self.step, plan.checkpoint_every) or self.step in plan.snapshots or reason:
+                    self._save(must=bool(reason) or self.step == plan.steps)
+                    reason = parts.engine.team.agreed(stop.reason, report)
+                if reason and self.step < plan.steps:
+                    report("stopped", step=self.step, reason=reason)
+                    return reason
         report("done", step=self.step)
         return None
 
@@ -183,14 +184,14 @@ class Trainer:
             for name, parameter in self._parameters.items():
                 parameter.copy_(weights[name])
         if state["optimizer_name"] == self.settings.optimizer:
-            memory = saved.tensors("optimizer")
-            optimizer_memory.restore(self._optimizer, self._parameters, memory, state["optimizer"])
+            optimizer_memory.restore(self._optimizer, self._parameters, saved.tensors("optimizer"), state["optimizer"])
         if self.average:
             self.average.restore(saved.tensors("ema") or weights)
         if parts.engine.accelerator.scaler is not None and state["scaler"] is not None:
             parts.engine.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.draws, self.held_out = saved.step, state["draws"], state["held_out"]
         parts.method.restore(parts.family, state["method"])
+        parts.family.network = parts.engine.wrapped_again(parts.family.network)
 
     def averaged(self) -> Any:
         """Within, the network holds the weights that images are drawn from."""
@@ -204,17 +205,18 @@ class Trainer:
 
     def _gradients(self, micro: list[Batch]) -> tuple[float, float]:
         """The loss and the length of the gradient; neither is used when it is not finite."""
-        parts, accelerator, total = self.parts, self.parts.engine.accelerator, 0.0
+        parts, engine, accelerator, total = self.parts, self.parts.engine, self.parts.engine.accelerator, 0.0
         for index, batch in enumerate(micro):
             number = self.step * len(micro) + index
             torch.manual_seed(chance.key(self.settings.seed, number, f"dropout/{accelerator.process_index}"))
-            with accelerator.autocast():
+            with accelerator.autocast(), engine.summed(parts.family.network, at_once=index + 1 == len(micro)):
                 loss = parts.method.loss(parts.family, batch, seed=self.settings.seed)
-            value = loss.value.item()
+            weight = engine.team.weight(len(batch), self.settings.batch_size)
+            value = engine.team.mean(loss.value.item() * weight)  # all stop where one of them must
             if not math.isfinite(value):
-                odd_B = ~loss.images_B.isfinite()
-                raise self._not_finite("loss", value, [batch], odd_B=odd_B, times_B=loss.times_B)
-            accelerator.backward(loss.value / len(micro))
+                odd_B, times_B = engine.team.rows(~loss.images_B.isfinite()), engine.team.rows(loss.times_B)
+                raise self._not_finite("loss", value, [batch], odd_B=odd_B, times_B=times_B)
+            accelerator.backward(loss.value * weight / len(micro))
             total += value / len(micro)
         norm = self._stepping.finish()
         if not math.isfinite(norm) and accelerator.scaler is None:
@@ -235,9 +237,9 @@ class Trainer:
 
     def _not_finite(self, what: str, value: float, batches: list[Batch], **tensors: Any) -> NonFiniteError:
         self.parts.report.flush()
-        return diagnosis.not_finite(
-            what, value, batches, names=self.parts.names, step=self.step + 1, folder=self.parts.folder, **tensors
-        )
+        team, told = self.parts.engine.team, {"names": self.parts.names, "step": self.step + 1, **tensors}
+        folder = self.parts.folder if team.is_first else None
+        return diagnosis.not_finite(what, value, team.everyones(batches), folder=folder, **told)
 
     def _measure_held_out(self) -> None:
         """The mean over the same images, times and noises each time: the curve to watch."""
@@ -258,6 +260,8 @@ class Trainer:
 
     def _save(self, *, must: bool) -> None:
         """A full disk costs one checkpoint and a warning; the second in a row, or one that must be, stops the run."""
+        if not self.parts.engine.team.is_first:
+            return
         optimizer, rest = optimizer_memory.flatten(self._optimizer, self._parameters)
         tensors: dict[str, Mapping[str, torch.Tensor]] = {"trainable": self._parameters, "optimizer": optimizer}
         if self.average:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -40,12 +40,12 @@ class HuggingFace(Source):
     def recognises(cls, path: Path) -> bool:
         if path.is_file():
             return path.suffix in SUFFIXES
-        return any((path / name).is_file() for name in SAVED) or bool(_files(path, DEPTHS[:2]))
+        return any((path / name).is_file() for name in SAVED) or bool(files(path, DEPTHS[:2]))
 
     def listing(self) -> Listing:
         splits = self._splits
         columns = tuple(next(iter(splits.values())).column_names)
-        names = [_name(split, row) for split, rows in splits.items() for row in range(len(rows))]
+        names = [name_of(split, row) for split, rows in splits.items() for row in range(len(rows))]
         listing = Listing(
             names=names,
             sizes=np.concatenate([_sizes(rows, self._image) for rows in splits.values()]),
@@ -78,20 +78,20 @@ class HuggingFace(Source):
 
     @cached_property
     def _stored(self) -> list[Path]:
-        return [self.path] if self.path.is_file() else _files(self.path)
+        return [self.path] if self.path.is_file() else files(self.path)
 
     @cached_property
     def _splits(self) -> dict[str, Any]:
         """The rows of each split, by its name; of images the stored bytes."""
         if importlib.util.find_spec("datasets") is None:
             raise EnvironmentFault("E-ENV-006", where="data.path", name="datasets", extra="data", key="data.path")
-        with _quietly(self.path):
+        with quietly(self.path):
             found = dict(self._opened())
         for split, rows in found.items():
-            self._image = self._image_column(rows)
+            self._image = image_column(rows.features, self.image_column)
             from datasets import Image
 
-            with _quietly(self.path):
+            with quietly(self.path):
                 found[split] = rows.cast_column(self._image, Image(decode=False))
         return dict(sorted(found.items()))
 
@@ -103,23 +103,11 @@ class HuggingFace(Source):
             return saved if isinstance(saved, datasets.DatasetDict) else {"train": saved}
         parts: dict[str, list[str]] = {}
         for path in self._stored:
-            parts.setdefault(_split_of(path.relative_to(self.folder)), []).append(str(path))
+            parts.setdefault(split_of(path.relative_to(self.folder)), []).append(str(path))
         form = self._stored[0].suffix.removeprefix(".")
         cache = str(index_cache.folder() / "datasets")
         loaded: Mapping[str, Any] = datasets.load_dataset(form, data_files=parts, cache_dir=cache)
         return loaded
-
-    def _image_column(self, rows: Any) -> str:
-        """The one that the user named, or the only one that holds images."""
-        wanted = self.image_column
-        images = [name for name, feature in rows.features.items() if type(feature).__name__ == "Image"]
-        if wanted is None and "image" in rows.features and len(images) != 1:
-            images = ["image"]
-        found = images if wanted is None else [name for name in rows.column_names if name == wanted]
-        if len(found) != 1:
-            facts = {"column": wanted or "image", "columns": ", ".join(rows.column_names)}
-            raise DataError("E-DATA-081", where="data.image_column", **facts)
-        return str(found[0])
 
     def _texts(self, columns: tuple[str, ...]) -> list[str] | None:
         """The first of the columns that is there, as text; empty where a row has none."""
@@ -135,11 +123,23 @@ def is_held_out(split: str) -> bool:
     return split.lower() in HELD_OUT_FOLDERS
 
 
-def _name(split: str, row: int) -> str:
+def name_of(split: str, row: int) -> str:
     return f"{split}/{row:08d}"
 
 
-def _files(folder: Path, depths: tuple[str, ...] = DEPTHS) -> list[Path]:
+def image_column(features: Mapping[str, Any], wanted: str | None) -> str:
+    """The one that the user named, or the only one that holds images."""
+    images = [name for name, feature in features.items() if type(feature).__name__ == "Image"]
+    if wanted is None and "image" in features and len(images) != 1:
+        images = ["image"]
+    found = images if wanted is None else [name for name in features if name == wanted]
+    if len(found) != 1:
+        facts = {"column": wanted or "image", "columns": ", ".join(features)}
+        raise DataError("E-DATA-081", where="data.image_column", **facts)
+    return found[0]
+
+
+def files(folder: Path, depths: tuple[str, ...] = DEPTHS) -> list[Path]:
     """All Parquet files below a folder, or all Arrow files where there is none."""
     for suffix in SUFFIXES:
         found = sorted(path for depth in depths for path in folder.glob(f"{depth}{suffix}"))
@@ -148,7 +148,7 @@ def _files(folder: Path, depths: tuple[str, ...] = DEPTHS) -> list[Path]:
     return []
 
 
-def _split_of(path: Path) -> str:
+def split_of(path: PurePath) -> str:
     """A part of the path that is called as held-out images are, such as `data/test-00000-of-00001.parquet`."""
     words = re.split(r"[^A-Za-z]+", path.as_posix())
     return next((word.lower() for word in words if is_held_out(word)), "train")
@@ -165,7 +165,11 @@ def _sizes(rows: Any, image: str) -> npt.NDArray[np.int64]:
 
 
 def _column(rows: Any, column: str) -> list[str]:
-    values, feature = rows.select_columns([column])[column][:], rows.features[column]
+    return as_texts(rows.select_columns([column])[column][:], rows.features[column], column)
+
+
+def as_texts(values: Sequence[Any], feature: Any, column: str) -> list[str]:
+    """The values of a column as texts, those of classes by their names; empty where there is none."""
     if any(isinstance(value, list | dict | bytes) for value in values[:1]):
         raise DataError("E-DATA-082", where=column, column=column, kind=type(values[0]).__name__)
     if hasattr(feature, "int2str"):  # numbers of classes, which the data set names
@@ -186,7 +190,7 @@ def _label(listing: Listing, labels: list[str] | None) -> dict[int, Quarantined]
 
 
 @contextmanager
-def _quietly(path: Path) -> Iterator[None]:
+def quietly(path: PurePath) -> Iterator[None]:
     """Within, the library shows no progress, and what it cannot open is told in our words."""
     import datasets
     import pyarrow
@@ -195,5 +199,10 @@ def _quietly(path: Path) -> Iterator[None]:
     try:
         yield
     except (*FAULTS, pyarrow.ArrowException, datasets.exceptions.DatasetsError) as fault:
-        problem = " ".join(str(fault.__cause__ or fault).split())[:200]
-        raise DataError("E-DATA-080", where=str(path), name=path.name, problem=problem) from fault
+        raise damaged(path, fault) from fault
+
+
+def damaged(path: PurePath, fault: BaseException) -> DataError:
+    """What the library says of a file that it cannot read."""
+    problem = " ".join(str(fault.__cause__ or fault).split())[:200]
+    return DataError("E-DATA-080", where=str(path), name=path.name, problem=problem)

@@ -111,6 +111,7 @@ class PixelNetwork(torch.nn.Module):
 class Pixel(Family):
     kind: ClassVar[str] = "pixel"
     Settings: ClassVar[type[Section]] = PixelSettings
+    denoiser: ClassVar[str] = "unet"
 
     @classmethod
     def tiny(cls, condition: Condition, folder: Path) -> PixelSettings:

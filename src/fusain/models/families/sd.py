@@ -80,6 +80,7 @@ class StableDiffusionNetwork(torch.nn.Module):
 class StableDiffusion(LatentFamily):
     kind: ClassVar[str] = "sd"
     Settings: ClassVar[type[Section]] = StableDiffusionSettings
+    denoiser: ClassVar[str] = "unet"
     multiple = 8
     _bare: StableDiffusionNetwork
     lora_targets: ClassVar = {"unet": targets.OF_UNET, "text_encoder": targets.OF_CLIP}

@@ -139,6 +139,7 @@ class StableDiffusion3Network(torch.nn.Module):
 class StableDiffusion3(LatentFamily):
     kind: ClassVar[str] = "sd3"
     Settings: ClassVar[type[Section]] = StableDiffusion3Settings
+    denoiser: ClassVar[str] = "transformer"
     multiple = 16
     clips: ClassVar[Sequence[str]] = tuple(ENCODERS)
     """T5 never learns."""

@@ -101,6 +101,7 @@ class StableDiffusionXLNetwork(torch.nn.Module):
 class StableDiffusionXL(LatentFamily):
     kind: ClassVar[str] = "sdxl"
     Settings: ClassVar[type[Section]] = StableDiffusionXLSettings
+    denoiser: ClassVar[str] = "unet"
     multiple = 8
     skips_by_itself: ClassVar[bool] = True
     clips: ClassVar[Sequence[str]] = tuple(ENCODERS)

@@ -186,6 +186,14 @@ def flag(value: Any) -> bool:
     return value if isinstance(value, bool) else str(value).strip().lower() in ("1", "true", "yes", "on")
 
 
+def compiler(value: Any) -> str:
+    """Which of PyTorch's compilers, or none."""
+    word = str(value).lower()
+    if word not in ("no", "none", "inductor"):
+        raise Lost(f"engine.compile uses the compiler inductor, not {value}")
+    return "on" if word == "inductor" else "off"
+
+
 def side(value: Any) -> Any:
     """The side of the images: of several or of a rectangle one that stands for them."""
     parts = value if isinstance(value, list) else str(value).lower().replace("x", ",").split(",")

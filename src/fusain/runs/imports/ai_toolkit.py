@@ -10,12 +10,14 @@ from fusain.runs.imports.names import OPTIMIZER, SAMPLER, take_option
 
 NAME: Final = "ai-toolkit"
 MEMORY: Final = "it changes memory and speed only"
-ARCHITECTURES: Final = ("", "sd1", "sd15", "sd2", "sd")
+ARCHITECTURES: Final = ("", "sd1", "sd15", "sd2", "sd", "sdxl")
+XL: Final = ("is_xl", "is_sdxl")
 OTHER_MODELS: Final = (
-    *("is_xl", "is_sdxl", "is_v3", "is_flux", "is_pixart", "is_auraflow", "is_lumina2", "is_ssd", "is_vega"),
+    *("is_v3", "is_flux", "is_pixart", "is_auraflow", "is_lumina2", "is_ssd", "is_vega"),
     *("is_pixart_sigma", "use_flux_cfg", "is_omnigen2", "is_hidream"),
 )
 DETAILS: Final[tuple[Any, ...]] = (None, False, 0, 0.0, "", [], {})
+RATE: Final = 1e-6
 PUBLISHED: Final = "a model is published after it was judged: fusain publish RUN"
 
 
@@ -116,6 +118,10 @@ RULES: Final[dict[str, Rule]] = {
     "model.qtype": Not("it belongs to model.quantize"),
     "model.qtype_te": Not("it belongs to model.quantize_te"),
     "model.low_vram": Not(MEMORY),
+    "model.refiner_name_or_path": Lacks("refiner of XL"),
+    "train.train_refiner": Lacks("refiner of XL", (*DETAILS, True), "there is none"),
+    "train.refiner_lr": Not("it belongs to a refiner"),
+    "sample.refiner_start_at": Lacks("refiner of XL"),
     "model.lora_path": Lacks("LoRA merged into the base before; use: fusain models merge"),
     "sample.sampler": To("samples.sampler", SAMPLER),
     "sample.sample_every": To("samples.every_steps", whole),
@@ -198,8 +204,10 @@ def process(values: Mapping[str, Any]) -> Mapping[str, Any]:
 def read(values: Mapping[str, Any]) -> Account:
     """A job that trains."""
     account = Account()
-    account.assume("family.kind", "sd", "the base says which version it is")
     own = process(values)
+    is_xl = _is_xl(own.get("model") or {})
+    words = "the model is called so" if is_xl else "the base says which version it is"
+    account.assume("family.kind", "sdxl" if is_xl else "sd", words)
     place = "config.process.0."
     _around(account, values)
     flat = dict(_flat({key: value for key, value in own.items() if key != "datasets"}))
@@ -253,11 +261,32 @@ def _apart(account: Account, key: str, value: Any, flat: Mapping[str, Any]) -> b
         _prompts(account, place, value, flat)
     elif key.startswith("train.optimizer_params.") and key not in RULES:
         pass  # it has a meaning once the optimizer is known
+    elif key.removeprefix("model.") in XL:
+        account.needless(place, value, "it is said by family.kind")
+    elif key == "train.text_encoder_lr":
+        _text_rate(account, place, value, flat)
     elif key.removeprefix("model.") in OTHER_MODELS:
         account.needless(place, value, "it is off")
     else:
         return False
     return True
+
+
+def _is_xl(model: Mapping[str, Any]) -> bool:
+    return _arch(model) == "sdxl" or any(flag(model.get(key, False)) for key in XL)
+
+
+def _arch(model: Mapping[str, Any]) -> str:
+    return str(model.get("arch") or "").split(":")[0].lower()
+
+
+def _text_rate(account: Account, place: str, value: Any, flat: Mapping[str, Any]) -> None:
+    """The rate of the text encoders becomes a factor, where they learn."""
+    if value and flag(flat.get("train.train_text_encoder", False)):
+        share = float(f"{float(value) / float(flat.get('train.lr', RATE)):.6g}")
+        account.put(place, value, "method.text_encoder_rate", share, "as a factor of train.learning_rate")
+    else:
+        account.needless(place, value, "the text encoders do not learn" if value else "it is empty")
 
 
 def _prompts(account: Account, place: str, value: Any, flat: Mapping[str, Any]) -> None:
@@ -289,20 +318,21 @@ def _defaults(account: Account, own: Mapping[str, Any]) -> None:
     account.assume("train.ema_decay", 0.0, why)
     account.assume("train.batch_size", 1, why)
     account.assume("train.steps", 1000, why)
-    account.assume("train.learning_rate", 1e-6, why)
+    account.assume("train.learning_rate", RATE, why)
     if account.settings["method.kind"] == "lora":
         account.assume("method.rank", 4, why)
         account.assume("method.alpha", float(account.settings["method.rank"]), why)
         account.assume("method.targets", "attention+feed_forward", why)
         account.assume("method.text_encoder", False, why)
+        if account.settings["method.text_encoder"]:
+            account.assume("method.text_encoder_rate", 1.0, why)
 
 
 def other_model(values: Mapping[str, Any]) -> str:
     """The kind of model that Fusain does not train, or ''."""
     model = process(values).get("model", {})
-    arch = str(model.get("arch") or "").split(":")[0]
-    if arch.lower() not in ARCHITECTURES:
-        return arch
+    if _arch(model) not in ARCHITECTURES:
+        return str(model["arch"]).split(":")[0]
     named = next((key.removeprefix("is_") for key in OTHER_MODELS if model.get(key)), "")
     return named
 

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, Final
 
 from fusain.errors import SettingsError
-from fusain.runs.imports.account import Account, Lacks, flag, number, whole
-from fusain.runs.imports.diffusers_keys import LAUNCHER, SCRIPTS
+from fusain.runs.imports.account import Account, Lacks, Not, Rule, To, flag, number, whole
+from fusain.runs.imports.diffusers_keys import LAUNCHER
+from fusain.runs.imports.diffusers_text import WHY, dreambooth_lora_xl, lora_xl, text_to_image, text_to_image_xl
+from fusain.runs.imports.diffusers_xl_keys import SCRIPTS
 from fusain.runs.imports.names import take_detail
 
 NAME: Final = "diffusers"
-WHY: Final = "what that script does by itself"
 OPTIONS: Final = {"adam_beta1": 0, "adam_beta2": 1, "adam_epsilon": None}
 APART: Final = (
     *OPTIONS,
     *("use_ema", "ema_max_decay", "lr_warmup_steps", "scale_lr", "report_to", "logger", "num_train_epochs"),
-    *("validation_epochs", "center_crop"),
+    *("validation_epochs", "center_crop", "train_batch_size"),
+    *("num_validation_images", "lr_num_cycles", "lr_power", "optimizer", "use_8bit_adam", "instance_prompt"),
+    *("with_prior_preservation", "prior_loss_weight", "class_data_dir", "class_prompt", "num_class_images"),
+    *("text_encoder_lr", "adam_weight_decay_text_encoder"),
 )
 LOGS: Final = {"tensorboard": ("track.tensorboard", True), "wandb": ("track.wandb", "online")}
 _SETS: Final = re.compile(r"(?:export\s+)?([A-Za-z_]\w*)=(.*)")
@@ -70,28 +75,56 @@ def other_model(values: Mapping[str, Any]) -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class Script:
+    """What a script trains, and what is said of it when all flags were read."""
+
+    family: str
+    method: str
+    finish: Callable[[Account, Mapping[str, Any]], None]
+    schedule: str = "constant"
+    first_beta: float = 0.9
+    log_flag: str = "report_to"
+    batch_size: int = 16
+
+
 def read(values: Mapping[str, Any]) -> Account:
     """What each flag became, and what the script does without being told."""
-    script, flags = values["script"], values["flags"]
-    rules = SCRIPTS.get(script)
-    if rules is None:
-        raise SettingsError("E-IMP-009", where=script, script=script, known=" or ".join(SCRIPTS))
-    account, is_text = Account(), script == "train_text_to_image.py"
-    account.assume("family.kind", "sd" if is_text else "pixel", "what that script trains")
-    account.assume("method.kind", "full", "all weights learn")
-    account.take(values["launcher"], LAUNCHER, "accelerate --")
+    name, flags = values["script"], values["flags"]
+    script, rules = BY_NAME.get(name), SCRIPTS.get(name)
+    if script is None or rules is None:
+        known = f"{', '.join([*SCRIPTS][:-1])} or {[*SCRIPTS][-1]}"
+        raise SettingsError("E-IMP-009", where=name, script=name, known=known)
+    account = Account()
+    account.assume("family.kind", script.family, "what that script trains")
+    account.assume("method.kind", script.method, "all weights learn" if script.method == "full" else "a LoRA learns")
+    account.take(values["launcher"], _launched(values["launcher"]), "accelerate --")
     account.take({key: value for key, value in flags.items() if key not in APART or key not in rules}, rules, "--")
-    _data(account, flags)
-    _options(account, flags, is_text)
-    _warm_up(account, flags, "constant" if is_text else "cosine")
-    _average(account, flags)
-    _logs(account, flags, "report_to" if is_text else "logger")
-    if is_text:
-        _text_to_image(account, flags)
-    else:
-        _unconditional(account)
+    known_flags = {key: value for key, value in flags.items() if key in rules}
+    _batch(account, known_flags, script.batch_size)
+    _data(account, known_flags)
+    _options(account, known_flags, script.first_beta)
+    _warm_up(account, known_flags, script.schedule)
+    _average(account, known_flags)
+    _logs(account, known_flags, script.log_flag)
+    script.finish(account, known_flags)
     _defaults(account)
     return account
+
+
+def _launched(flags: Mapping[str, Any]) -> Mapping[str, Rule]:
+    """The rules of the launcher; how many GPUs there are it says by another flag, or finds out by itself."""
+    told: dict[str, Rule] = {"multi_gpu": Not("num_processes says how many")} if "num_processes" in flags else {}
+    return {**LAUNCHER, **told}
+
+
+def _batch(account: Account, flags: Mapping[str, Any], usual: int) -> None:
+    """Each process of such a script has a batch of its own; here they share one."""
+    count = account.settings.get("engine.processes", 1)
+    words = f"so many on each of {count} processes, which share one batch here" if count > 1 else ""
+    rule = To("train.batch_size", lambda value: whole(value) * count, words)
+    account.take({key: flags[key] for key in ("train_batch_size",) if key in flags}, {"train_batch_size": rule}, "--")
+    account.assume("train.batch_size", usual * count, WHY)
 
 
 def _data(account: Account, flags: Mapping[str, Any]) -> None:
@@ -104,9 +137,9 @@ def _data(account: Account, flags: Mapping[str, Any]) -> None:
     account.assume("data.held_out", "none", "that script holds nothing out")
 
 
-def _options(account: Account, flags: Mapping[str, Any], is_text: bool) -> None:
+def _options(account: Account, flags: Mapping[str, Any], first_beta: float) -> None:
     """Three flags that are one setting; they are written down where they are not what Fusain's AdamW has."""
-    betas, epsilon = [0.9 if is_text else 0.95, 0.999], 1e-8
+    betas, epsilon = [first_beta, 0.999], 1e-8
     for key, place in OPTIONS.items():
         if key not in flags:
             continue
@@ -117,17 +150,17 @@ def _options(account: Account, flags: Mapping[str, Any], is_text: bool) -> None:
             betas[place] = value
         options = {"betas": list(betas), "eps": epsilon}
         account.put(f"--{key}", flags[key], "train.optimizer_options", options)
-    if not is_text:
+    if first_beta != 0.9 or str(flags.get("optimizer")).lower() == "prodigy":
         account.assume("train.optimizer_options", {"betas": betas, "eps": epsilon}, WHY)
-        account.assume("train.weight_decay", 1e-6, WHY)
 
 
 def _warm_up(account: Account, flags: Mapping[str, Any], schedule: str) -> None:
     """diffusers' `constant` takes no warm-up, whatever is said; its other schedules do."""
     account.assume("train.schedule", schedule, WHY)
     cycles, power = ("train.schedule_cycles", whole), ("train.schedule_power", number)
-    take_detail(account, {}, "lr_num_cycles", "cosine_with_restarts", cycles)
-    take_detail(account, {}, "lr_power", "polynomial", power)
+    given_as = {f"--{key}": value for key, value in flags.items()}
+    take_detail(account, given_as, "--lr_num_cycles", "cosine_with_restarts", cycles)
+    take_detail(account, given_as, "--lr_power", "polynomial", power)
     given = flags.get("lr_warmup_steps")
     if flags.get("lr_scheduler", schedule) == "constant":
         if given is not None:
@@ -160,41 +193,8 @@ def _logs(account: Account, flags: Mapping[str, Any], key: str) -> None:
             account.take({key: value}, {key: Lacks(f"tracker {value}", ("none",), "it is off")}, "--")
 
 
-def _text_to_image(account: Account, flags: Mapping[str, Any]) -> None:
-    if "max_train_steps" in flags and "num_train_epochs" in flags:
-        account.needless("--num_train_epochs", flags["num_train_epochs"], "max_train_steps stands in its place")
-    elif "num_train_epochs" in flags:
-        account.put("--num_train_epochs", flags["num_train_epochs"], "train.epochs", number(flags["num_train_epochs"]))
-    elif "max_train_steps" not in flags:
-        account.assume("train.epochs", 100.0, WHY)
-    _scaled_rate(account, flags)
-    every = flags.get("validation_epochs")
-    if "samples.prompts" not in account.settings:
-        account.assume("samples.every_steps", 0, "without validation_prompts that script draws nothing")
-        if every is not None:
-            account.needless("--validation_epochs", every, "without validation_prompts nothing is drawn")
-    else:
-        if every is not None:
-            account.put("--validation_epochs", every, "samples.every_epochs", number(every))
-        drawn = {"samples.every_epochs": 5.0, "samples.steps": 20, "samples.guidance": 7.5, "samples.count": 1}
-        for target, value in drawn.items():
-            account.assume(target, value, WHY)
-    account.assume("family.size", 512, WHY)
-    account.assume("method.condition_dropout", 0.0, "that script hides no captions")
-
-
-def _scaled_rate(account: Account, flags: Mapping[str, Any]) -> None:
-    account.assume("train.learning_rate", 1e-4, WHY)
-    if flag(flags.get("scale_lr", False)):
-        images = account.settings.get("train.batch_size", 16) * account.settings.get("train.accumulation", 1)
-        rate = float(f"{account.settings['train.learning_rate'] * images:.6g}")
-        words = f"the rate times {images} images a step, on one GPU"
-        account.put("--scale_lr", flags["scale_lr"], "train.learning_rate", rate, words)
-    elif "scale_lr" in flags:
-        account.needless("--scale_lr", flags["scale_lr"], "it is off")
-
-
-def _unconditional(account: Account) -> None:
+def _unconditional(account: Account, _: Mapping[str, Any]) -> None:
+    account.assume("train.weight_decay", 1e-6, WHY)
     for target, value in {
         "family.size": 64,
         "family.channels": [128, 128, 256, 256, 512, 512],
@@ -212,7 +212,15 @@ def _unconditional(account: Account) -> None:
 
 
 def _defaults(account: Account) -> None:
-    account.assume("train.batch_size", 16, WHY)
     account.assume("train.learning_rate", 1e-4, WHY)
     account.assume("checkpoint.every_steps", 500, WHY)
     account.assume("engine.precision", "fp32", "what accelerate does where it is told nothing")
+
+
+BY_NAME: Final[dict[str, Script]] = {
+    "train_unconditional.py": Script("pixel", "full", _unconditional, "cosine", 0.95, "logger"),
+    "train_text_to_image.py": Script("sd", "full", text_to_image),
+    "train_text_to_image_sdxl.py": Script("sdxl", "full", text_to_image_xl),
+    "train_text_to_image_lora_sdxl.py": Script("sdxl", "lora", lora_xl),
+    "train_dreambooth_lora_sdxl.py": Script("sdxl", "lora", dreambooth_lora_xl, batch_size=4),
+}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from fusain.runs.imports.account import OFF, Lacks, Lost, Not, Rule, To, chosen, flag, number, whole
+from fusain.runs.imports.account import OFF, Lacks, Lost, Not, Rule, To, chosen, compiler, flag, number, whole
 
 MEMORY: Final = "it changes memory and speed only"
 RESUMES: Final = "every checkpoint holds the whole state, and the same command resumes"
@@ -36,20 +36,23 @@ def _eight_bit(value: Any) -> str:
     return "adamw_8bit"
 
 
+USE_8BIT: Final = To("train.optimizer", _eight_bit)
+
+
 def _prompts(value: Any) -> list[str]:
     return [str(one) for one in value] if isinstance(value, list) else [str(value)]
 
 
 LAUNCHER: Final[dict[str, Rule]] = {
     "mixed_precision": To("engine.precision", _precision),
-    "num_processes": Lacks("several processes here", (*OFF, "0", "1")),
+    "num_processes": To("engine.processes", whole),
     "num_machines": Lacks("several machines", (*OFF, "1")),
-    "multi_gpu": Lacks("several GPUs here"),
+    "multi_gpu": Lacks("count of GPUs of its own; write engine.processes"),
     "gpu_ids": Not("choose a GPU by engine.device"),
     "num_cpu_threads_per_process": To("engine.threads", whole),
     "cpu": To("engine.device", lambda value: "cpu" if flag(value) else "auto"),
     "main_process_port": Not("it belongs to several processes"),
-    "dynamo_backend": Lacks("compilation here", (*OFF, "no", "NO")),
+    "dynamo_backend": To("engine.compile", compiler),
     "config_file": Lacks("reading of accelerate's own file; write engine.precision and engine.device"),
     "use_deepspeed": Lacks("DeepSpeed"),
     "use_fsdp": Lacks("FSDP here"),
@@ -127,7 +130,7 @@ TEXT_TO_IMAGE: Final[dict[str, Rule]] = {
     "snr_gamma": To("method.loss.min_snr_gamma", number),
     "dream_training": Lacks("DREAM"),
     "dream_detail_preservation": Not("it belongs to dream_training"),
-    "use_8bit_adam": To("train.optimizer", _eight_bit),
+    "use_8bit_adam": USE_8BIT,
     "allow_tf32": Lacks("switch for TF32 arithmetic; engine.precision = bf16 is faster still"),
     "offload_ema": Not(MEMORY),
     "foreach_ema": Not(MEMORY),
@@ -138,9 +141,4 @@ TEXT_TO_IMAGE: Final[dict[str, Rule]] = {
     "report_to": To("track.tensorboard"),
     "tracker_project_name": To("track.project"),
     "image_interpolation_mode": Lacks("choice of interpolation", (*OFF, "lanczos"), "it is Lanczos here too"),
-}
-
-SCRIPTS: Final[dict[str, dict[str, Rule]]] = {
-    "train_unconditional.py": UNCONDITIONAL,
-    "train_text_to_image.py": TEXT_TO_IMAGE,
 }

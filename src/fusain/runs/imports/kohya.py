@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from fusain.runs.imports.account import Account, Lacks, Not, Rule, To, number, whole
-from fusain.runs.imports.kohya_keys import RULES
+from fusain.runs.imports.kohya_keys import OF_XL, RULES
 from fusain.runs.imports.names import take_detail, take_option
 
 NAME: Final = "kohya"
@@ -16,7 +17,14 @@ OTHER_MODELS: Final = ("clip_l", "clip_g", "t5xxl", "ae", "gemma2", "qwen3", "ll
 APART: Final = (
     *("unet_lr", "text_encoder_lr", "lr_warmup_steps", "optimizer_args", "network_args", "wandb_api_key", "log_with"),
     *("lr_scheduler_num_cycles", "lr_scheduler_power", "multires_noise_iterations", "multires_noise_discount"),
+    *("learning_rate_te1", "learning_rate_te2"),
 )
+ENCODERS_RATES: Final = {"learning_rate_te1": "text_encoder", "learning_rate_te2": "text_encoder_2"}
+ONLY_XL: Final = (
+    *("learning_rate_te1", "learning_rate_te2", "train_text_encoder", "block_lr", "fused_optimizer_groups"),
+    *("cache_text_encoder_outputs", "cache_text_encoder_outputs_to_disk"),
+)
+"""Keys that of the scripts whose files are read only those for XL know."""
 
 OWN: Final = {
     *("pretrained_model_name_or_path", "network_module", "network_dim", "network_alpha", "train_data_dir"),
@@ -35,20 +43,33 @@ def read(values: Mapping[str, Any]) -> Account:
         if not values:
             return account
     flat = dict(_flat(values))
-    account.assume("family.kind", "sd", "the base says which version it is")
+    account.assume("family.kind", *_family(flat))
     if "network_module" not in flat:
         account.assume("method.kind", "full", "without network_module all weights learn")
     with_huber = flat.get("loss_type") in ("huber", "smooth_l1")
     unused = {} if with_huber else {key: value for key, value in flat.items() if key.startswith("huber_")}
     account.take(unused, dict.fromkeys(unused, Not("it belongs to another loss")))
-    account.take({key: value for key, value in flat.items() if key not in (*APART, *unused)}, RULES)
+    rules = RULES | OF_XL if account.settings["family.kind"] == "sdxl" else RULES
+    account.take({key: value for key, value in flat.items() if key not in (*APART, *unused)}, rules)
     _rates(account, flat)
+    _encoders_rates(account, flat)
     _schedule(account, flat)
     _pyramid(account, flat)
     _logs(account, flat)
     _arguments(account, flat)
     _defaults(account, flat)
     return account
+
+
+def _family(flat: Mapping[str, Any]) -> tuple[str, str]:
+    """Which family, and how that is known: there the script is chosen by it, and the file does not say so."""
+    base = re.split(r"[^a-z0-9]+", str(flat.get("pretrained_model_name_or_path", "")).lower())
+    named = next((key for key in ONLY_XL if flat.get(key)), "")
+    if any(part in ("xl", "sdxl") or part.endswith("xl") for part in base):
+        return "sdxl", "by the name of the base; set it to sd if that is no XL"
+    if named:
+        return "sdxl", f"only scripts for XL know {named}; set it to sd if the base is no XL"
+    return "sd", "the base says which version it is; set it to sdxl if that is one of XL"
 
 
 def _flat(values: Mapping[str, Any]) -> Any:
@@ -104,16 +125,33 @@ def _rates(account: Account, flat: Mapping[str, Any]) -> None:
     elif "unet_lr" in flat:
         account.needless("unet_lr", rate, "it is off")
     of_text, overall = flat.get("text_encoder_lr"), account.settings.get("train.learning_rate")
+    remark = "as a factor of train.learning_rate"
     if isinstance(of_text, list):
+        if len(set(of_text)) > 1:
+            remark += "; both encoders have the first one's"
         of_text = of_text[0] if of_text else None
     if "text_encoder_lr" in flat and not of_text:
         account.put("text_encoder_lr", of_text, "method.text_encoder", False)
     elif of_text and overall:
         share = float(f"{float(of_text) / overall:.6g}")
-        account.put("text_encoder_lr", of_text, "method.text_encoder_rate", share, "as a factor of train.learning_rate")
+        account.put("text_encoder_lr", flat["text_encoder_lr"], "method.text_encoder_rate", share, remark)
     elif "text_encoder_lr" in flat:
         account.lost("text_encoder_lr", of_text, "there is no learning rate that it could be a factor of")
     _warm_up(account, flat)
+
+
+def _encoders_rates(account: Account, flat: Mapping[str, Any]) -> None:
+    """Where all weights of XL learn, each text encoder may have a rate of its own."""
+    parts, learns = [], account.settings.get("method.text_encoder", False)
+    for key, name in ENCODERS_RATES.items():
+        rate = flat.get(key)
+        if key in flat and not learns:
+            account.needless(key, rate, "the text encoders do not learn (train_text_encoder)")
+        elif key in flat and not rate:
+            account.lost(key, rate, "both text encoders learn or none; this one learns at train.learning_rate")
+        elif key in flat:
+            parts.append({"names": name, "learning_rate": number(rate)})
+            account.put(key, rate, "train.parts", list(parts))
 
 
 def _warm_up(account: Account, flat: Mapping[str, Any]) -> None:
@@ -197,7 +235,7 @@ def _defaults(account: Account, flat: Mapping[str, Any]) -> None:
     account.assume("train.learning_rate", 2e-6, why)
     account.assume("train.ema_decay", 0.0, "sd-scripts keeps no average of the weights")
     account.assume("data.held_out", "none", "sd-scripts holds nothing out")
-    account.assume("family.size", 512, why)
+    account.assume("family.size", 1024 if account.settings["family.kind"] == "sdxl" else 512, why)
     if "data.class_images.path" in account.settings:
         weight = float(flat.get("prior_loss_weight", 1.0))
         account.assume("data.class_images.weight", weight, "prior_loss_weight")

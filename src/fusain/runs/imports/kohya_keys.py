@@ -110,7 +110,9 @@ TRAINING: Final[dict[str, Rule]] = {
     "noise_offset_type": Not("it says how noise is offset, if it is"),
     "ip_noise_gamma": To("method.loss.input_perturbation", number),
     "ip_noise_gamma_random_strength": Lacks("input perturbation of random strength"),
-    "dynamo_backend": Lacks("compilation here", (*OFF, "no", "NO")),
+    "dynamo_backend": Lacks(
+        "other compiler than inductor", (*OFF, "no", "NO", "inductor", "INDUCTOR"), "it belongs to torch_compile"
+    ),
     "zero_terminal_snr": To("family.zero_terminal_snr", _zero_terminal_snr, "it needs a base that predicts v"),
     "min_timestep": Lacks("lowest noise level"),
     "max_timestep": Lacks("highest noise level", (*(None, 1000), "")),
@@ -124,7 +126,7 @@ TRAINING: Final[dict[str, Rule]] = {
     "save_state_on_train_end": Not(RESUMES),
     "state_dir": Not(RESUMES),
     "deepspeed": Lacks("DeepSpeed"),
-    "torch_compile": Lacks("compilation here"),
+    "torch_compile": To("engine.compile", lambda value: "on" if flag(value) else "off"),
     **dict.fromkeys(("xformers", "sdpa", "mem_eff_attn", "split_attn"), Not(ATTENTION)),
     **dict.fromkeys(("max_data_loader_n_workers",), To("data.workers", whole)),
     "persistent_data_loader_workers": Not("workers always live as long as the run"),
@@ -234,3 +236,12 @@ OUTPUT: Final[dict[str, Rule]] = {
     **dict.fromkeys(("async_upload", "save_state_to_huggingface", "resume_from_huggingface"), Not(RESUMES)),
 }
 RULES: Final[dict[str, Rule]] = {**MODEL, **TRAINING, **NETWORK, **DATA, **OUTPUT}
+OF_XL: Final[dict[str, Rule]] = {
+    "clip_skip": Not("encoders of XL are read before their last layer, there and here"),
+    "train_text_encoder": To("method.text_encoder", flag),
+    "block_lr": Lacks("rates of blocks by a list; write train.parts"),
+    "fused_backward_pass": To("train.fused_backward", flag),
+    "fused_optimizer_groups": Not(MEMORY),
+    "sdxl": Not("it is said by family.kind"),
+}
+"""What only the scripts for XL know, or read otherwise."""

@@ -11,15 +11,19 @@ from fusain.runs.imports.onetrainer_keys import OF_CONCEPT, RULES, UNUSED
 
 NAME: Final = "OneTrainer"
 MODELS: Final = ("STABLE_DIFFUSION_15", "STABLE_DIFFUSION_20", "STABLE_DIFFUSION_20_BASE", "STABLE_DIFFUSION_21")
-MODELS_BASE: Final = (*MODELS, "STABLE_DIFFUSION_21_BASE")
+XL: Final = "STABLE_DIFFUSION_XL_10_BASE"
+MODELS_BASE: Final = (*MODELS, "STABLE_DIFFUSION_21_BASE", XL)
 OTHER_PARTS: Final = (
-    *("prior", "transformer", "unconditional_transformer", "text_encoder_2", "text_encoder_3", "text_encoder_4"),
+    *("prior", "transformer", "unconditional_transformer", "text_encoder_3", "text_encoder_4"),
     *("effnet_encoder", "decoder", "decoder_text_encoder", "decoder_vqgan"),
 )
-"""Parts that Stable Diffusion 1 and 2 do not have."""
+"""Parts that Stable Diffusion does not have."""
+BASE_SAYS: Final = "the base says which version it is"
+SECOND: Final = "text_encoder_2"
+"""The part that only XL has."""
 NOTHING_FOR: Final = (
     *("quantization", "cloud", "optimizer_defaults", "secrets"),
-    *(f"text_encoder_{part}_{what}" for part in (2, 3, 4) for what in ("layer_skip", "sequence_length")),
+    *(f"text_encoder_{part}_{what}" for part in (3, 4) for what in ("layer_skip", "sequence_length")),
 )
 APART: Final = (
     *("ema", "ema_decay", "mae_strength", "huber_strength", "loss_weight_fn", "loss_weight_strength"),
@@ -31,7 +35,8 @@ INTERVALS: Final = {"backup_after": "checkpoint", "sample_after": "samples", "sa
 def read(values: Mapping[str, Any]) -> Account:
     """A configuration, as a preset says it or as it was saved whole."""
     account = Account()
-    account.assume("family.kind", "sd", "the base says which version it is")
+    is_xl = values.get("model_type") == XL
+    account.assume("family.kind", "sdxl" if is_xl else "sd", "model_type" if is_xl else BASE_SAYS)
     concepts = values.get("concepts") or []
     flat = dict(_flat({key: value for key, value in values.items() if key != "concepts"}))
     flat_of_method = {key: value for key, value in flat.items() if not _elsewhere(account, key, value, flat)}
@@ -46,6 +51,8 @@ def read(values: Mapping[str, Any]) -> Account:
     _loss(account, flat)
     _intervals(account, flat)
     _text_encoder(account, flat)
+    if is_xl:
+        _second_encoder(account, {key: value for key, value in flat.items() if key.startswith(SECOND)}, flat)
     _checkpointing(account, flat)
     _defaults(account)
     return account
@@ -73,7 +80,10 @@ def _elsewhere(account: Account, key: str, value: Any, flat: Mapping[str, Any]) 
 def _apart(account: Account, key: str, value: Any) -> bool:
     """Keys that are read together with others, and those of parts that these models have not."""
     head, _, last = key.partition(".")
-    if head in OTHER_PARTS or key in NOTHING_FOR:
+    is_second = key.startswith(SECOND)
+    if is_second and account.settings["family.kind"] == "sdxl":
+        return True
+    if is_second or head in OTHER_PARTS or key in NOTHING_FOR:
         shown = "…" if head in ("secrets", "cloud", "optimizer_defaults") else value
         account.needless(key, shown, "it belongs to other models or other work, and was not copied")
         return True
@@ -207,9 +217,32 @@ def _text_encoder(account: Account, flat: Mapping[str, Any]) -> None:
         account.lost("text_encoder.stop_training_after_unit", unit, "set method.text_encoder_steps (method full)")
 
 
+def _second_encoder(account: Account, second: Mapping[str, Any], flat: Mapping[str, Any]) -> None:
+    """Both encoders learn or none, at one rate: what the second is told apart from the first is lost."""
+    for key, value in second.items():
+        rest = key.removeprefix(SECOND)
+        first = f"text_encoder{rest}"
+        if rest.endswith(SECOND_IS_LIKE) and value != flat.get(first, OF_ENCODERS.get(rest)):
+            account.lost(key, value, f"both text encoders are as {first} says")
+        elif rest.endswith(SECOND_IS_LIKE):
+            account.needless(key, value, f"told with {first}")
+        else:
+            rule = RULES.get(first, Not("it belongs to the text encoders"))
+            account.take({key: value}, {key: rule if isinstance(rule, Not | Lacks) else Not(f"told with {first}")})
+
+
+SECOND_IS_LIKE: Final = (
+    *(".train", ".learning_rate", ".stop_training_after", ".stop_training_after_unit", ".dropout_probability"),
+    "_layer_skip",
+)
+OF_ENCODERS: Final[Mapping[str, Any]] = {".train": True, ".dropout_probability": 0.0, "_layer_skip": 0}
+"""What OneTrainer has where a key is left out; else it is nothing."""
+
+
 def _checkpointing(account: Account, flat: Mapping[str, Any]) -> None:
     """One switch here; a switch a part, or one of three words, there."""
-    keys = [key for key in flat if key.endswith("gradient_checkpointing") and key.split(".")[0] not in OTHER_PARTS]
+    others = (*OTHER_PARTS, SECOND)
+    keys = [key for key in flat if key.endswith("gradient_checkpointing") and key.split(".")[0] not in others]
     for place, key in enumerate(keys):
         is_on = flat[key] not in (False, "OFF")
         if place == 0:
@@ -221,6 +254,8 @@ def _checkpointing(account: Account, flat: Mapping[str, Any]) -> None:
 
 def _defaults(account: Account) -> None:
     why = "what OneTrainer does by itself"
+    if account.settings["family.kind"] == "sd":
+        account.assume("family.base", "stable-diffusion-v1-5/stable-diffusion-v1-5", why)
     for target, value in DEFAULTS.items():
         account.assume(target, value, why)
     if account.settings["method.kind"] == "lora":
@@ -231,7 +266,6 @@ def _defaults(account: Account) -> None:
 
 DEFAULTS: Final[dict[str, Any]] = {
     "method.kind": "full",
-    "family.base": "stable-diffusion-v1-5/stable-diffusion-v1-5",
     "family.size": 512,
     "train.learning_rate": 3e-6,
     "train.warmup_steps": 200,

@@ -119,4 +119,6 @@ def _toml(value: Any) -> str:
         table = tomlkit.inline_table()
         table.update(value)
         return table.as_string()
+    if isinstance(value, list) and any(isinstance(one, dict) for one in value):
+        return f"[{', '.join(_toml(one) for one in value)}]"
     return '"none"' if value is None else str(tomlkit.item(value).as_string())

@@ -55,6 +55,7 @@ class Autoencoder(Method):
     Settings: ClassVar[type[Section]] = AutoencoderSettings
     needs: ClassVar[frozenset[Condition]] = frozenset({"text"})
     reads_condition: ClassVar[bool] = False
+    uses_denoiser: ClassVar[bool] = False
 
     def __init__(self, settings: AutoencoderSettings) -> None:
         self.settings = settings

@@ -1,0 +1,42 @@
+"""Benchmarks at their smallest size: they run and print their tables. What they measure is not judged here."""
+
+import re
+
+import pytest
+from benchmarks import predictions, trackers
+
+
+@pytest.fixture(autouse=True)
+def own_cache_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FUSAIN_CACHE", "")  # put back afterwards: a benchmark sets its own
+
+
+def rows(capsys: pytest.CaptureFixture[str], head: str) -> list[str]:
+    title, line, *found = capsys.readouterr().out.splitlines()
+    assert title == head
+    assert line.count("|") == title.count("|")
+    return found
+
+
+def test_predictions(capsys: pytest.CaptureFixture[str]) -> None:
+    predictions.main(["--small"])
+    (row,) = rows(capsys, predictions.HEAD)
+    seconds, memory = r"[\d.]+ s \| [\d.]+ s \| [\d.]+", r"[\d.]+ MB \| [\d.]+ MB \| [\d.]+"
+    assert re.fullmatch(rf"\| unconditional \| 8 \| {seconds} \| {memory} \| \d+ MB \|", row), row
+
+
+def test_every_recipe_of_the_predictions_exists() -> None:
+    from fusain.settings import recipes
+
+    assert {case.recipe for case in predictions.CASES} <= set(recipes.names())
+
+
+def test_trackers(capsys: pytest.CaptureFixture[str]) -> None:
+    """The one that never answers is asked once in six steps; a slow one holds up nobody."""
+    trackers.main(["--small"])
+    never, slow, working = rows(capsys, trackers.HEAD)
+    times = r"[\d.]+ ms \| [\d.]+ ms \| [+-][\d.]+% \|"
+    network = r"\| small \(bare step below 20 ms\)"
+    assert re.fullmatch(rf"{network} \| never answers \| 1 \| {times}", never), never
+    assert re.fullmatch(rf"{network} \| 0\.2 s for a row \| [1-9] \| {times}", slow), slow
+    assert re.fullmatch(rf"{network} \| TensorBoard \|  \| {times}", working), working

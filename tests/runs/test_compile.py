@@ -1,0 +1,215 @@
+"""A compiled denoiser: compiled once, learning the same, with no trace in what is saved, giving way where it fails."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch._dynamo.utils import counters
+
+from fusain.errors import SettingsError
+from fusain.models.bases import fresh, fresh_sd3
+from fusain.runs import actions, assembly, planning, usual
+from fusain.runs.settings import RunSettings
+from fusain.settings.read import resolve, resolve_source
+from fusain.worlds.caricatures import portraits, write_folder
+from tests.runs.faults import SHORT, warnings
+from tests.runs.test_recipes_on_the_miniature import SMALL
+from tests.runs.training import as_overrides, assert_equal_runs, final_state, kinds, losses, train_here
+
+ON: dict[str, Any] = {"engine.compile": "on"}
+NO_DROPOUT = {"family.dropout": 0.0, "family.class_dropout": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled() -> Iterator[None]:
+    torch.compiler.reset()
+    counters.clear()
+    yield
+    torch.compiler.reset()
+    torch.compiler.set_default_backend(None)
+
+
+@pytest.fixture
+def traced_only() -> None:
+    """All but the last stage: what is traced and differentiated runs operation by operation."""
+    torch.compiler.set_default_backend("aot_eager")
+
+
+def graphs() -> int:
+    """How often something was compiled, in one piece each time."""
+    assert not counters["graph_break"]
+    return int(counters["stats"]["unique_graphs"])
+
+
+def assert_saved_alike(one: Path, other: Path) -> None:
+    """The same names in checkpoint and weights."""
+    assert final_state(one).keys() == final_state(other).keys()
+    first, second = (
+        {(path.relative_to(run), name) for path in (run / "weights").rglob("*.safetensors") for name in load_file(path)}
+        for run in (one, other)
+    )
+    assert first == second
+    assert len(first) > 0
+
+
+def test_it_is_compiled_once_and_a_stopped_run_goes_on_to_the_same_bits(settings: Path, runs: Path) -> None:
+    """By the whole compiler, with dropout, which is another one when it is compiled."""
+    train_here(settings, "plain", runs, SHORT)
+    assert graphs() == 0
+    train_here(settings, "whole", runs, SHORT | ON | {"samples.every_steps": 6})
+    assert graphs() == 1
+    assert warnings(runs / "whole") == []
+    assert_saved_alike(runs / "plain", runs / "whole")
+    train_here(settings, "run", runs, SHORT | ON | {"train.steps": 8})
+    train_here(settings, "run", runs, SHORT | ON)
+    assert_equal_runs(runs / "whole", runs / "run")
+    train_here(settings, "run", runs, SHORT | {"train.steps": 16})
+    assert [row["text"] for row in kinds(runs / "run", "note")][-1] == (
+        "Resumed with engine.compile = off where it was on: sums are rounded in another order and dropout drops "
+        "others: no longer equal to the last bit."
+    )
+
+
+def test_without_a_compiler_it_goes_on_as_it_is_and_says_so_once(
+    settings: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch._inductor.config as inductor
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "nothing"))
+    monkeypatch.setattr(inductor.cpp, "cxx", ("no-such-compiler",))
+    train_here(settings, "plain", runs, SHORT)
+    train_here(settings, "run", runs, SHORT | ON)
+    assert warnings(runs / "run") == [
+        (
+            "W-ENV-001",
+            "The denoiser could not be compiled (InvalidCxxCompiler: No working C++ compiler found in "
+            "torch._inductor.config.cpp.cxx: ('no-such-compiler',)): it goes on uncompiled, slower and rounded "
+            "otherwise.",
+        )
+    ]
+    assert_equal_runs(runs / "plain", runs / "run")
+
+
+CASES: dict[str, tuple[str, str, dict[str, str]]] = {
+    "sd, LoRA and text encoder, recomputed": (
+        "lora",
+        "sd",
+        {"method.text_encoder": "true", "engine.gradient_checkpointing": "true", "method.dropout": "0.1"},
+    ),
+    "sd, base in 8 bits": ("lora", "sd", {"engine.base_bits": "8"}),
+    "sd, a word": ("textual-inversion", "sd", {"data.captions.trigger_word": "<sks>"}),
+    "sdxl, all weights": ("text-to-image", "sdxl", {"train.ema_decay": "0.5"}),
+    "sd3, LoRA": ("lora", "sd3", {"engine.precision": "bf16"}),
+}
+BASES = {
+    "sd": lambda folder: fresh.write(fresh.TINY, folder),
+    "sdxl": lambda folder: fresh.write(fresh.TINY_XL, folder),
+    "sd3": lambda folder: fresh_sd3.write(folder, with_t5=False),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.usefixtures("traced_only")
+def test_every_kind_learns_the_same_and_resumes(case: str, tmp_path: Path) -> None:
+    recipe, kind, more = CASES[case]
+    write_folder(portraits("Ada", 4), tmp_path / "images")
+    BASES[kind](tmp_path / "base")
+    own = {
+        "family.kind": kind,
+        "family.base": str(tmp_path / "base"),
+        "family.size": "32",
+        "runs_folder": str(tmp_path),
+    }
+    own |= {"data.path": str(tmp_path / "images"), "train.steps": "4", "checkpoint.every_steps": "2", **more}
+    own |= {"family.t5": "off"} if kind == "sd3" else {}
+
+    def run(name: str, **changes: str) -> Path:
+        return actions.train(recipe, name=name, overrides=list((SMALL | own | changes).items())).folder
+
+    plain, whole = run("plain"), run("whole", **ON)
+    assert graphs() == 1
+    rel = 2e-2 if "engine.precision" in more else 1e-4
+    assert losses(whole) == pytest.approx(losses(plain), rel=rel)
+    assert_saved_alike(plain, whole)
+    run("parts", **ON, **{"train.steps": "2"})
+    assert_equal_runs(whole, run("parts", **ON))
+
+
+@pytest.mark.usefixtures("traced_only")
+def test_several_shapes_a_freeze_and_several_processes(
+    settings: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "sitecustomize.py").write_text(
+        "import torch\ntorch.compiler.set_default_backend('aot_eager')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
+    changes = SHORT | NO_DROPOUT | {"method.condition_warmup": 0.1, "train.batch_size": 5}
+    train_here(settings, "one", runs, changes)
+    train_here(settings, "two", runs, changes | ON | {"engine.processes": 2})
+    assert graphs() == 2, "what learns has changed once"
+    assert warnings(runs / "two") == []
+    assert losses(runs / "two") == pytest.approx(losses(runs / "one"), rel=1e-4)
+
+
+@pytest.mark.usefixtures("traced_only")
+def test_auto_measures_once_and_keeps_its_choice(
+    settings: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FUSAIN_CACHE", str(tmp_path / "cache"))
+    auto = SHORT | {"engine.compile": "auto"}
+    train_here(settings, "run", runs, auto)
+    (path,) = (tmp_path / "cache" / "compiling").iterdir()
+    assert set(json.loads(path.read_text())) == {"plain", "compiled", "compiling"}
+    (first,) = [row["text"] for row in kinds(runs / "run", "note")]
+    assert first.startswith("engine.compile = off for 12 steps: a step takes "), "so few steps never pay"
+    assert first.endswith(" s.")
+    assert json.loads((runs / "run" / "settings.json").read_text())["engine"]["compile"] == "off"
+
+    path.write_text(json.dumps({"plain": 0.5, "compiled": 0.25, "compiling": 2.0}))
+    train_here(settings, "other", runs, auto)
+    assert [row["text"] for row in kinds(runs / "other", "note")] == [
+        "engine.compile = on for 12 steps: a step takes 250 ms compiled and 500 ms as it is, and compiling takes 2 s, "
+        "as measured before."
+    ]
+    path.unlink()
+    train_here(settings, "other", runs, auto | {"train.steps": 14})
+    assert not path.exists(), "a run keeps what was chosen when it began"
+    assert json.loads((runs / "other" / "settings.json").read_text())["engine"]["compile"] == "on"
+    found = planning.plan(settings, overrides=as_overrides({"train.steps": 100, **auto}), measure=False)
+    assert found.settings["engine"]["compile"] == "auto"
+
+
+def test_it_is_refused_where_gradients_are_given_back_one_by_one(settings: Path) -> None:
+    fused = {"train.fused_backward": True, "train.optimizer": "adamw", "engine.compile": "auto"}
+    with pytest.raises(SettingsError) as caught:
+        resolve_source(RunSettings, settings, as_overrides(fused))
+    assert str(caught.value) == (
+        'E-FUSE-006 train.fused_backward does not work with engine.compile = "auto".\n'
+        "Where: train.fused_backward\n"
+        "Why: A compiled backward pass hands over the gradients of all weights at once, and nothing would be saved.\n"
+        'Do: Set engine.compile = "off", or leave train.fused_backward off.'
+    )
+
+
+def test_it_is_said_where_it_has_no_effect_and_where_there_are_many_shapes(tmp_path: Path) -> None:
+    for number, sides in enumerate([(64, 64), (64, 128), (128, 64)]):
+        Image.new("RGB", sides).save(tmp_path / f"{number}.png")
+    text = f"data.path = '{tmp_path}'\ntrain.steps = 1\nengine.compile = 'on'\nmethod.kind = 'autoencoder'\n"
+    found = resolve(RunSettings, text=text + "family.kind = 'sd'")
+    told = "'engine.compile' has no effect in this run: the denoiser, which it is for, does not learn."
+    assert [notice.message.what for notice in found.notices if "engine.compile" in str(notice)] == [told]
+
+    own = {"data.path": str(tmp_path), "data.captions.missing": "allow", "data.held_out": "none", **ON}
+    settings = resolve_source(RunSettings, "text-to-image", as_overrides({"family.size": 64, **own})).settings
+    dataset = assembly.prepare_data(settings, folder=None, report=None)
+    assert [str(notice) for notice in usual.worth_a_word(settings, dataset)] == [
+        "W-ENV-002 Images come in 3 shapes, and the denoiser is compiled for each when it first comes. "
+        '(engine.compile) Where that takes too long, set engine.compile = "off", or have fewer shapes: '
+        "data.bucket_aspect."
+    ]

@@ -1,0 +1,103 @@
+"""What a run took against what was foreseen: steps that count, sessions, pauses, and what is said of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fusain.runs import outcome
+from fusain.runs.folder import RunFolder
+
+PLAN = {"planned": 1, "seconds_per_step": 10.0, "seconds_per_step_range": [9.0, 12.5], "memory": 800_000_000}
+
+
+def run(folder: Path, rows: list[dict[str, Any]], plan: dict[str, Any] | None = None) -> RunFolder:
+    found = RunFolder(folder)
+    found.events.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if plan:
+        found.foreseen.write_text(json.dumps(plan))
+    return found
+
+
+def session(
+    first: int, last: int, *, at: float, seconds: float = 10.0, between: float = 0.0, **more: Any
+) -> list[dict[str, Any]]:
+    """A start and its steps, each `between` after the one before it was done."""
+    steps = [
+        {"kind": "step", "step": step, "seconds": seconds, "time": at + number * (seconds + between), **more}
+        for number, step in enumerate(range(first, last + 1), 1)
+    ]
+    return [{"kind": "start", "step": first - 1, "time": at}, *steps]
+
+
+def told(run: RunFolder) -> list[str]:
+    return [f"{title}: {text}" for title, text in outcome.of(run).lines()]
+
+
+def test_a_run_that_was_planned(tmp_path: Path) -> None:
+    rows = [*session(1, 30, at=0, seconds=11), {"kind": "took", "memory": 880_000_000, "holder": "process"}]
+    planned = run(tmp_path, rows, PLAN)
+    assert told(planned) == [
+        "Time: 5 min 30 s for 30 steps, 1.10 times the 5 min 00 s foreseen by the plan (4 min 30 s to 6 min 15 s)",
+        "Memory: 880 MB of the whole process at the peak, 1.10 times the 800 MB foreseen by the plan",
+    ]
+    assert json.loads(json.dumps(outcome.of(planned).as_json())) == {
+        "steps": 30,
+        "seconds": 330.0,
+        "seconds_foreseen": 300.0,
+        "seconds_foreseen_range": [270.0, 375.0],
+        "seconds_ratio": pytest.approx(1.1),
+        "seconds_beside": 0.0,
+        "memory": 880_000_000,
+        "memory_of": "process",
+        "memory_foreseen": 800_000_000,
+        "memory_ratio": pytest.approx(1.1),
+        "foreseen_by": "the plan",
+    }
+
+
+def test_pauses_count_nothing_and_steps_that_were_done_twice_count_once(tmp_path: Path) -> None:
+    """Stopped after ten steps, killed after five more of which two are done again, and gone on with to the end."""
+    rows = session(1, 10, at=0, between=1)
+    rows += [{"kind": "checkpoint", "step": 10, "time": 112.0}, {"kind": "stopped", "step": 10, "time": 112.0}]
+    rows += [{"kind": "took", "memory": 700_000_000, "holder": "process", "time": 115.0}]
+    rows += [{"kind": "resumed", "step": 10, "time": 9_000.0}, *session(11, 13, at=9_010)]
+    rows += session(14, 15, at=9_040, superseded=True)[1:]
+    rows += [{"kind": "note", "text": "taken over", "time": 50_000.0}, *session(14, 20, at=50_010)]
+    rows += [{"kind": "held_out", "step": 20, "time": 50_083.0}, {"kind": "done", "step": 20, "time": 50_085.0}]
+    rows += [{"kind": "took", "memory": 600_000_000, "holder": "process", "time": 50_090.0}]
+    assert told(run(tmp_path, rows, PLAN)) == [
+        "Time: 3 min 20 s for 20 steps, 1.00 times the 3 min 20 s foreseen by the plan (3 min 00 s to 4 min 10 s); "
+        "17 s more between the steps",
+        "Memory: 700 MB of the whole process at the peak, 0.88 times the 800 MB foreseen by the plan",
+    ]
+
+
+def test_a_run_that_nobody_planned_is_foreseen_by_its_first_steps(tmp_path: Path) -> None:
+    rows, now = [{"kind": "start", "step": 0, "time": 0.0}], 0.0
+    for step, seconds in enumerate((90.0, 90.0, 8.0, 12.0, 10.0, *(11.0,) * 15), 1):
+        now += seconds
+        rows.append({"kind": "step", "step": step, "seconds": seconds, "time": now})
+    rows.append({"kind": "took", "memory": 4_000_000_000, "holder": "device"})
+    assert told(run(tmp_path, rows)) == [
+        "Time: 6 min 15 s for 20 steps, 1.88 times the 3 min 20 s foreseen by its first 5 steps "
+        "(2 min 40 s to 4 min 00 s)",
+        "Memory: 4 GB of the GPU at the peak, and nothing was foreseen: `fusain plan` does it",
+    ]
+
+
+@pytest.mark.parametrize("plan", ["{", "[]", '{"seconds_per_step": 1}', '{"seconds_per_step_range": 3, "memory": 1}'])
+def test_a_plan_that_cannot_be_read_foresaw_nothing(tmp_path: Path, plan: str) -> None:
+    found = run(tmp_path, session(1, 3, at=0, seconds=1))
+    found.foreseen.write_text(plan)
+    assert told(found) == ["Time: 3 s for 3 steps, and nothing was foreseen"]
+
+
+def test_a_run_without_a_step_has_nothing_to_tell(tmp_path: Path) -> None:
+    found = run(
+        tmp_path, [{"kind": "start", "step": 0, "steps": 5}, {"kind": "held_out", "step": 0, "loss": 0.5}], PLAN
+    )
+    assert told(found) == []
+    assert outcome.of(found).as_json()["seconds_ratio"] is None
+    assert told(RunFolder(tmp_path / "none")) == []
