@@ -1,4 +1,4 @@
-"""Draws the pictures of the documentation that show what a model has learnt: `python -m tests.figures [BASE]`."""
+"""Draws the pictures of faces in the documentation, and of what a model learnt: `python -m tests.figures [BASE]`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fusain.generation.generator import Wanted, generate
 from fusain.models.families.sd import StableDiffusion, StableDiffusionSettings
 from fusain.models.family import Facts, Family
 from fusain.runs import actions
-from fusain.worlds.caricatures import world
+from fusain.worlds.caricatures import STYLES, world
 from tests.prove import style, subjects
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
@@ -25,6 +25,11 @@ PROMPTS = (
     "a caricature of a character with curly black hair and a big nose, wearing a crown",
 )
 COLUMNS = 10
+
+
+def drawn_faces() -> None:
+    """What the world draws in each style."""
+    _save({style: list(world(COLUMNS, seed=1, styles=[style]).images) for style in STYLES}, "caricatures.png")
 
 
 def mini_sd(base: str) -> None:
@@ -81,6 +86,7 @@ def _save(rows: dict[str, list[np.ndarray]], name: str) -> None:
 
 if __name__ == "__main__":
     base = sys.argv[1] if len(sys.argv) > 1 else style.BASE
+    drawn_faces()
     mini_sd(base)
     taught_style(base)
     taught_character(base)
