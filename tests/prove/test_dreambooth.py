@@ -10,8 +10,8 @@ from fusain.worlds.reader import Reader
 from tests.prove import subjects
 from tests.prove.subjects import CLASS, ELSEWHERE, NAMES, SUBJECT, Share, bare, drawn, obeyed, share, spread, whole
 
-# Ada reaches the bars; of Grom, whose nose the base draws right in 0.08 even where it is told all, 0.4 to 0.7.
-pytestmark = [pytest.mark.prove, pytest.mark.skip(reason="of one of the three the nose is not learnt well enough yet")]
+# Pia reaches the bars; all attributes of Ada are right in 0.75, of Grom in 0.65: it is their noses that are not.
+pytestmark = [pytest.mark.prove, pytest.mark.skip(reason="of two of the three the nose is not learnt well enough yet")]
 
 OF_SUBJECT, OF_EACH, OF_CLASS = 40, 6, 60
 SEEDS = (1, 2, 3)
