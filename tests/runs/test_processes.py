@@ -76,7 +76,7 @@ def is_gone(process: int) -> bool:
 def test_whichever_process_is_stopped_all_end_and_the_run_resumes(settings: Path, runs: Path) -> None:
     """The first by SIGKILL, and then another one by SIGTERM."""
     process = start_training(settings, "run", runs, SHORT | TWO | {"train.steps": 5000})
-    wait_for(runs / "run", lambda rows: any(row["kind"] == "checkpoint" for row in rows), process)
+    wait_for(runs / "run", lambda rows: any(row["kind"] == "checkpoint" for row in rows), process, seconds=300)
     (other,) = children(process.pid)
     kill(process)
     until = time.monotonic() + 60
@@ -85,7 +85,7 @@ def test_whichever_process_is_stopped_all_end_and_the_run_resumes(settings: Path
         time.sleep(0.05)
 
     process = start_training(settings, "run", runs, SHORT | TWO | {"train.steps": 5000})
-    wait_for(runs / "run", lambda rows: any(row["kind"] == "step" for row in after_resume(rows)), process)
+    wait_for(runs / "run", lambda rows: any(row["kind"] == "step" for row in after_resume(rows)), process, seconds=300)
     (other,) = children(process.pid)
     os.kill(other, signal.SIGTERM)
     process.join(60)
