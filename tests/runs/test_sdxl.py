@@ -267,7 +267,7 @@ def test_latents_that_are_not_finite_stop_with_the_image_named(place: Path, tmp_
     with pytest.raises(NonFiniteError) as caught:
         train_here(place / "xl.toml", "run", tmp_path, {"family.base": str(base)})
     assert str(caught.value) == (
-        "E-TRAIN-010 The autoencoder makes numbers of '00001.png' that are not finite (NaN or infinite); nothing is "
+        "E-TRAIN-010 The autoencoder makes numbers of '00000.png' that are not finite (NaN or infinite); nothing is "
         f"learnt from such latents.\nWhere: {place / 'faces'}\n"
         "Why: A broken autoencoder does so with every image, and one that overflows in half precision with bright "
         "ones.\nDo: Look at the image; if it is whole, give another autoencoder: family.vae."

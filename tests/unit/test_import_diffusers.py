@@ -180,15 +180,16 @@ def test_every_flag_given_is_accounted_for(tmp_path, script):
     account = account_of(tmp_path, command)
     told = {entry.key.removeprefix("--") for entry in account.entries}
     assert set(FLAGS[script].split()) - told == set()
+    doubled = 2 if "dreambooth" in script else 1  # by the images of the class
     assert {key: account.settings[key] for key in ("engine.processes", "engine.compile", "train.batch_size")} == {
         "engine.processes": 2,
         "engine.compile": "on",
-        "train.batch_size": 2,
+        "train.batch_size": 2 * doubled,
     }
     assert words(account, "accelerate --multi_gpu") == "needless: num_processes says how many"
-    assert words(account, "--train_batch_size") == (
-        "mapped: so many on each of 2 processes, which share one batch here"
-    )
+    shared = "mapped: so many on each of 2 processes, which share one batch here"
+    with_the_class = "needless: doubled: that script adds as many class images to each batch"
+    assert words(account, "--train_batch_size") == (shared if doubled == 1 else with_the_class)
 
 
 def test_a_launcher_that_does_not_say_how_many(tmp_path):
