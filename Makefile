@@ -8,6 +8,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 # TORCH=default takes what the package index offers for this machine (a GPU build, another version).
 TORCH ?= torch==2.13.0
+# So many tests at once; each computes with one thread.
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
@@ -40,7 +42,7 @@ format: setup ## format, and mend what can be mended by itself
 	$(BIN)/ruff check --fix src tests
 
 test: setup ## all tests but the long ones
-	$(BIN)/python -m pytest -m "not prove and not gpu"
+	$(BIN)/python -m pytest -m "not prove and not gpu" --numprocesses $(JOBS) --dist loadfile
 
 prove: setup ## learning tests and long fault loops
 	$(BIN)/python -m pytest -m prove
