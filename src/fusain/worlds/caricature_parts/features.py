@@ -72,7 +72,7 @@ def brows(eye: str, shape: str, mouth: str) -> Part:
 @lru_cache
 def nose(kind: str, shape: str, large: bool) -> Part:
     down = LAYOUTS[shape].nose_down
-    size = 1.25 if large else 1.0
+    size = 1.0 if not large else 1.1 if kind == "big" else 1.25  # a big one hides the eyes else
 
     def sized(area: Points) -> Points:
         around = np.asarray([0.0, down - 1.0])
@@ -82,10 +82,10 @@ def nose(kind: str, shape: str, large: bool) -> Part:
     if kind == "small":
         return (mark(sized(ellipse(0, down + 0.6, 2.3, 1.7)), "nose"),)
     if kind == "big":
-        wings = tuple(form(sized(ellipse(side * 4.7, down + 1.6, 2.5, 2.2)), "nose") for side in (-1, 1))
-        shadow = mark(sized(ellipse(0.6, down + 2.6, 6.0, 3.4)), "skin shade")
-        shine = mark(sized(ellipse(-1.6, down - 1.7, 1.5, 1.2)), "nose light")
-        return (shadow, *wings, form(sized(ellipse(0, down, 5.2, 4.9)), "nose"), shine)
+        wings = tuple(form(sized(ellipse(side * 5.3, down + 0.9, 2.8, 2.4)), "nose") for side in (-1, 1))
+        shadow = mark(sized(ellipse(0.6, down + 2.4, 6.7, 3.6)), "skin shade")
+        shine = mark(sized(ellipse(-1.9, down - 2.6, 1.7, 1.4)), "nose light")
+        return (shadow, *wings, form(sized(ellipse(0, down - 0.7, 6.0, 5.5)), "nose"), shine)
     blade = points((-0.8, down - 7.0), (1.0, down - 7.0), (9.6, down + 1.4), (8.8, down + 2.6), (-2.4, down + 2.4))
     under = points((-1.4, down + 0.2), (9.6, down + 1.4), (8.8, down + 2.6), (-2.4, down + 2.4))
     return (form(sized(blade), "nose"), mark(sized(under), "nose shade"))

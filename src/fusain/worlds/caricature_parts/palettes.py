@@ -51,7 +51,7 @@ _COLLARS: Final[Mapping[str, Colour]] = {
     "white": (150, 166, 190),
     "black": (150, 150, 166),
 }
-_NOSE: Final[Colour] = (238, 74, 78)
+_NOSE: Final[Colour] = (240, 80, 108)
 _SHADOW: Final[Colour] = (58, 26, 70)
 _LIGHT: Final[Colour] = (255, 250, 236)
 _CREAM: Final[Colour] = (246, 240, 226)
@@ -64,7 +64,7 @@ def colours_of_skin(style_name: str, skin: str) -> Mapping[str, Colour]:
     is_dark = skin in ("brown", "dark")
     red = style.tone((236, 70, 84)) if skin != "green" else style.tone((220, 214, 60))
     line = _CREAM if style.light_lines_on_dark_skin and is_dark else style.line_colour
-    nose = mix(plain, style.tone(_NOSE), 0.62)
+    nose = mix(plain, style.tone(_NOSE), 0.8)
     return {
         **_with_second("skin", plain, style),
         "skin shade": mix(plain, _SHADOW, 0.16 if is_dark else 0.13),
