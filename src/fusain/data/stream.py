@@ -157,7 +157,7 @@ class StreamLoader:
     batch_size: int = field(kw_only=True)
     start_draw: int = field(default=0, kw_only=True)
     share: slice = field(default_factory=lambda: slice(None), kw_only=True)
-    """The part of each batch that is handed over."""
+    """The part of each batch that is handed over; the window that it is of is read whole."""
     report: Report | None = field(default=None, kw_only=True)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -188,12 +188,13 @@ class StreamLoader:
                         break
 
     def _tell(self, dataset: Dataset, told: set[str]) -> None:
-        """What was put aside, each once."""
+        """What was put aside, each once: of several processes, which all read the whole window, by the first."""
+        report = None if self.share.start else self.report
         for entry in unwanted(dataset):
-            if self.report is not None and entry.name not in told:
+            if report is not None and entry.name not in told:
                 told.add(entry.name)
                 text = f"{entry.reason} Put aside while training ({len(told):,} so far)."
-                self.report("warning", code=entry.code, text=text)
+                report("warning", code=entry.code, text=text)
 
 
 def unwanted(dataset: Dataset) -> list[Quarantined]:
