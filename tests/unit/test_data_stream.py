@@ -89,6 +89,23 @@ def test_every_epoch_uses_each_row_once_and_none_that_is_held_out(folder: Path) 
     assert (dataset.entries, len(dataset.stream)) == (24, 24)
 
 
+@pytest.mark.parametrize("batch_size", [5, 7])
+def test_a_batch_goes_over_into_the_next_window(folder: Path, batch_size: int) -> None:
+    """No row is left out or comes twice, though neither windows nor epochs are multiples of the batch."""
+    batches = drawn(prepared(folder, batch_size=batch_size), 24 * 2 // batch_size, batch_size=batch_size)
+    found = items(batches)
+    assert sorted(found[:24]) == list(range(6, 30))
+    assert sorted({*found[24:]}) == sorted(found[24:])
+    assert found == items(drawn(prepared(folder), 12))[: len(found)]
+    for number, batch in enumerate(batches):
+        assert batch.draws.tolist() == list(range(number * batch_size, (number + 1) * batch_size))
+        assert batch.captions == tuple(f"image {row}" for row in batch.items)
+        for place, row in enumerate(batch.items.tolist()):
+            assert np.array_equal(to_images(batch.pixels_BCHW)[place], np.asarray(Image.open(io.BytesIO(picture(row)))))
+    again = drawn(prepared(folder, workers=1), 3, start=batch_size, batch_size=batch_size)
+    assert_equal(again, batches[1:4])
+
+
 def test_rows_are_what_they_are_on_disk(folder: Path) -> None:
     dataset = prepared(folder)
     on_disk = prepare_on_disk(
@@ -117,21 +134,24 @@ def test_a_draw_is_the_same_wherever_the_stream_is_begun(folder: Path, changes: 
 def test_another_batch_size_draws_the_same_images(folder: Path) -> None:
     dataset = prepared(folder)
     assert (
-        items(drawn(dataset, 12)) == items(drawn(dataset, 6, batch_size=8)) == items(drawn(dataset, 24, batch_size=2))
+        items(drawn(dataset, 12)) == items(drawn(dataset, 6, batch_size=8)) == items(drawn(dataset, 16, batch_size=3))
     )
 
 
 @pytest.mark.parametrize("changes", [{"flip": True, "crop": "random"}, {"workers": 1, "stream_window": 12}])
-@pytest.mark.parametrize("start", [0, 8, 20])
+@pytest.mark.parametrize("start", [0, 6, 18])
 def test_processes_share_a_stream(folder: Path, changes: dict[str, Any], start: int) -> None:
-    """In each batch disjoint rows, which together are those of one process in their order, wherever it is begun."""
-    alone = drawn(prepared(folder, **changes), 10)[start // 4 :]
-    for count in (2, 3):
-        shares = [Team(rank, count).share(4) for rank in range(count)]
-        parts = [drawn(prepared(folder, **changes), len(alone), start=start, share=share) for share in shares]
+    """In each batch disjoint rows, which together are those of one process in their order, wherever it is begun;
+    also where a batch goes over into the next window."""
+    alone = drawn(prepared(folder, **changes), 8, batch_size=6)[start // 6 :]
+    for count in (2, 4):
+        shares = [Team(rank, count).share(6) for rank in range(count)]
+        parts = [
+            drawn(prepared(folder, **changes), len(alone), start=start, batch_size=6, share=share) for share in shares
+        ]
         for whole, *found in zip(alone, *parts, strict=True):
             assert [len(part.items) for part in found] == [share.stop - share.start for share in shares]
-            assert len(set(whole.items.tolist())) == 4
+            assert len(set(whole.items.tolist())) == 6
             assert np.concatenate([part.items for part in found]).tolist() == whole.items.tolist()
             assert np.concatenate([part.draws for part in found]).tolist() == whole.draws.tolist()
             assert torch.equal(torch.cat([part.pixels_BCHW for part in found]), whole.pixels_BCHW)
