@@ -11,7 +11,7 @@ import torch
 
 from fusain.errors import FusainError
 from fusain.generation import gallery
-from fusain.training import checkpoint, engine
+from fusain.training import checkpoint, diagnosis, engine
 from fusain.training.events import current
 from fusain.training.trainer import Trainer
 from tests.runs.faults import SHORT, refused, replaced, wrapped
@@ -151,33 +151,42 @@ def test_out_of_memory_says_what_to_change_wherever_it_happens(
     assert_equal_runs(undisturbed, runs / "run")
 
 
-ASSERT = "CUDA error: device-side assert triggered\nCUDA kernel errors might be reported at some other call"
-BROKEN = {
-    "assert": torch.AcceleratorError(ASSERT),
-    "ECC": RuntimeError("CUDA error: uncorrectable ECC error encountered"),
-    "Xid": torch.AcceleratorError("CUDA error: unspecified launch failure."),
+BROKEN: dict[str, tuple[Any, str, RuntimeError]] = {
+    "forward": (
+        torch.nn.Conv2d,
+        "forward",
+        torch.AcceleratorError("CUDA error: device-side assert triggered\nCUDA kernel errors might be reported late"),
+    ),
+    "optimizer": (torch.optim.AdamW, "step", RuntimeError("CUDA error: uncorrectable ECC error encountered")),
+    "sampling": (gallery, "write_png", torch.AcceleratorError("CUDA error: unspecified launch failure. (Xid 13)")),
 }
 
 
-@pytest.mark.parametrize("place", ["forward", "optimizer", "sampling"])
-@pytest.mark.parametrize("name", BROKEN)
-def test_a_device_that_breaks_ends_the_process(
-    settings: Path, runs: Path, undisturbed: Path, name: str, place: str
-) -> None:
+def test_what_says_that_a_device_is_broken() -> None:
+    """F20, and what it is not: for too little memory there is advice."""
+    assert all(diagnosis.is_broken_device(fault) for *_, fault in BROKEN.values())
+    assert diagnosis.is_broken_device(RuntimeError("HIP error: an illegal memory access was encountered"))
+    for fault in (
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        torch.AcceleratorError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"),
+        ValueError("CUDA error"),
+    ):
+        assert not diagnosis.is_broken_device(fault), fault
+
+
+@pytest.mark.parametrize("place", BROKEN)
+def test_a_device_that_breaks_ends_the_process(settings: Path, runs: Path, undisturbed: Path, place: str) -> None:
     """F20. Samples may fail, but from a device that broke nothing is asked any more, not even the next step."""
-    doors = {
-        "forward": (torch.nn.Conv2d, "forward"),
-        "optimizer": (torch.optim.AdamW, "step"),
-        "sampling": (gallery, "write_png"),
-    }
-    owner, door = doors[place]
+    owner, door, broken = BROKEN[place]
     now = {"step": 0, "broken": False, "asked": 0}
 
     def before(count: int) -> None:
         now["asked"] += now["broken"]
         if now["step"] == 6 or place == "sampling":
             now["broken"] = True
-            raise BROKEN[name]
+            raise broken
 
     def listen(event: dict[str, Any]) -> None:
         if event["kind"] == "step":
@@ -188,7 +197,7 @@ def test_a_device_that_breaks_ends_the_process(
         train_here(settings, "run", runs, changes, report=listen)
     assert (caught.value.exit_code, now["asked"]) == (5, 0)
     assert str(caught.value) == (
-        f"E-ENV-010 The device cpu failed: {str(BROKEN[name]).splitlines()[0].rstrip('.')}.\n"
+        f"E-ENV-010 The device cpu failed: {str(broken).splitlines()[0]}.\n"
         "Where: step 7\n"
         "Why: Nothing that runs on it afterwards can be trusted: a calculation reached outside of its memory, the "
         "driver was reset, or the hardware is damaged.\n"

@@ -14,8 +14,11 @@ from typing import Any
 
 import pytest
 
+from fusain.models.bases import fresh
+from fusain.worlds.caricatures import portraits, write_folder
 from tests.environment import as_users_have_it
 from tests.runs.faults import SHORT, warnings
+from tests.runs.test_recipes_on_the_miniature import SMALL
 from tests.runs.test_streaming import shards
 from tests.runs.training import as_overrides, losses
 
@@ -56,12 +59,12 @@ def proxy() -> Iterator[tuple[str, list[bytes]]]:
         server.shutdown()
 
 
-def train(settings: Path, runs: Path, changes: dict[str, Any], proxy: str, home: Path) -> list[str]:
+def train(source: Path | str, runs: Path, changes: dict[str, Any], proxy: str, home: Path) -> list[str]:
     """In a process of a user who has switched nothing off; the places that it looked for."""
     names = ("http_proxy", "https_proxy", "all_proxy")
     world = {name: proxy for lower in names for name in (lower, lower.upper())}
     world |= {"HF_HUB_OFFLINE": "0", "HOME": str(home), "FUSAIN_CACHE": str(home / "cache"), "TRACKIO_DIR": str(home)}
-    given = json.dumps([str(settings), "run", as_overrides(changes | {"runs_folder": str(runs)})])
+    given = json.dumps([str(source), "run", as_overrides(changes | {"runs_folder": str(runs)})])
     done = subprocess.run(
         [sys.executable, "-c", CLIENT, given], env=as_users_have_it(**world), capture_output=True, text=True, check=True
     )
@@ -81,5 +84,18 @@ def test_nothing_is_sent_unasked(
     reached = train(settings, runs, changes, address, tmp_path)
     assert len(losses(runs / "run")) == 12
     assert warnings(runs / "run") == []
+    assert set(reached) - HERE == set()
+    assert asked == []
+
+
+def test_a_base_of_this_machine_asks_nobody(tmp_path: Path, proxy: tuple[str, list[bytes]]) -> None:
+    """Tokenizers, encoders, pipelines and adapters are opened by libraries that know the hub."""
+    address, asked = proxy
+    write_folder(portraits("Ada", 4), tmp_path / "images")
+    fresh.write(fresh.TINY_XL, tmp_path / "base")
+    changes = SMALL | {"family.kind": "sdxl", "family.base": str(tmp_path / "base"), "family.size": "32"}
+    changes |= {"data.path": str(tmp_path / "images"), "method.text_encoder": "true", "samples.every_steps": "2"}
+    reached = train("lora", tmp_path, changes, address, tmp_path)
+    assert (tmp_path / "run" / "samples").exists()
     assert set(reached) - HERE == set()
     assert asked == []
