@@ -53,7 +53,10 @@ def proxy() -> Iterator[tuple[str, list[bytes]]]:
         def handle(self) -> None:
             asked.append(self.rfile.readline())
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Proxy) as server:
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True  # one that is asked nothing would wait for ever
+
+    with Server(("127.0.0.1", 0), Proxy) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}", asked
         server.shutdown()
