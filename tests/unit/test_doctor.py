@@ -210,9 +210,7 @@ def test_what_may_reach_the_network(tmp_path):
         return {one.name: one.text for one in network.reaches({"HF_HOME": str(tmp_path), **variables})}
 
     assert texts(HF_HUB_OFFLINE="1")["hub"] == "never contacted: HF_HUB_OFFLINE is set"
-    assert texts(HF_ENDPOINT="https://hub.example")["hub"].startswith(
-        "https://hub.example: for a base named OWNER/NAME"
-    )
+    assert texts(HF_ENDPOINT="https://hub.example")["hub"].startswith("https://hub.example: for a base or a data set")
     assert texts(HF_TOKEN="hf_abcdefghij")["login"] == "a token, from HF_TOKEN"
     assert texts()["login"] == "none; closed models and publishing need one: hf auth login"
     (tmp_path / "token").write_text("hf_abcdefghij")
