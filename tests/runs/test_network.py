@@ -35,7 +35,9 @@ sys.addaudithook(watch)
 
 import diffusers, huggingface_hub  # as in a notebook, before Fusain
 from fusain.runs import actions
+from fusain.training import relay
 
+relay.PATIENCE = 600  # a busy machine may take minutes to start what a tracker starts
 source, name, overrides = json.loads(sys.argv[1])
 actions.train(source, name=name, overrides=[tuple(one) for one in overrides])
 print(json.dumps(reached))
