@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check format test prove bench docs record clean
+.PHONY: help setup demo check format test trackers prove bench docs record clean
 
 PYTHON ?= python3
 # TORCH=default takes what the package index offers for this machine (a GPU build, another version).
@@ -43,6 +43,17 @@ format: setup ## format, and mend what can be mended by itself
 
 test: setup ## all tests but the long ones
 	$(BIN)/python -m pytest -m "not prove and not gpu" --numprocesses $(JOBS) --dist loadfile
+
+# Each in an environment of its own above this one: they want an older importlib-metadata and an older pillow.
+trackers: setup ## run MLflow and trackio for real, which the lock has no room for
+	for name in mlflow trackio; do \
+		own=$(VENV)/of-$$name; \
+		test -x $$own/bin/python || $(BIN)/python -m venv $$own; \
+		$(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' \
+			> $$($$own/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/below.pth; \
+		$$own/bin/python -m pip install --quiet "fusain[$$name]"; \
+		$$own/bin/python -m pytest tests/runs/test_trackers.py tests/runs/test_network.py -k "$$name or network"; \
+	done
 
 prove: setup ## learning tests and long fault loops
 	$(BIN)/python -m pytest -m prove

@@ -2,8 +2,8 @@
 
 Seconds, peak memory, TFLOP/s and their share of what the GPU can; networks have the published configurations and random
 weights, so nothing is downloaded. LoRA (base in 8 bits) and all weights (Adafactor, fused backward), batch 1, bf16,
-activations recomputed, encodings stored; each as it is and compiled. Rows are printed as in benchmarks/RESULTS.md. With
---small the same runs on a CPU with tiny networks, as a test.
+activations recomputed, encodings stored; each as it is and compiled, with --channels-last in that layout. Rows are
+printed as in benchmarks/RESULTS.md. With --small the same runs on a CPU with tiny networks, as a test.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -49,13 +49,14 @@ class Case:
     method: str
     size: int
     is_compiled: bool
+    layout: Literal["on", "off"]
 
 
-def cases(sizes: tuple[int, ...], compiled: tuple[bool, ...]) -> Iterator[Case]:
+def cases(sizes: tuple[int, ...], compiled: tuple[bool, ...], layout: Literal["on", "off"] = "off") -> Iterator[Case]:
     for network in NETWORKS:
         for method in METHODS:
             for size in sizes:
-                yield from (Case(network, method, size, is_compiled) for is_compiled in compiled)
+                yield from (Case(network, method, size, is_compiled, layout) for is_compiled in compiled)
 
 
 def settings_of(case: Case, folder: Path, *, small: bool) -> RunSettings:
@@ -68,7 +69,7 @@ def settings_of(case: Case, folder: Path, *, small: bool) -> RunSettings:
         Image.new("RGB", (case.size, case.size), "teal").save(data / "one.png")
         (data / "one.txt").write_text("a teal square")
     where = {"engine.device": "cpu", "engine.precision": "fp32", "engine.threads": 1} if small else {}
-    where = where or {"engine.device": "cuda", "engine.precision": "bf16"}
+    where = {"engine.channels_last": case.layout, **(where or {"engine.device": "cuda", "engine.precision": "bf16"})}
     family = {"family.kind": NETWORKS[case.network][1], "family.base": str(base), "family.size": case.size}
     overrides = {"data.path": str(data), "data.held_out": "none", **COMMON, **family, **METHODS[case.method], **where}
     recipe = {"method": {"kind": case.method}}
@@ -106,6 +107,7 @@ def prepared(case: Case, settings: RunSettings, dataset: Any, engine: Any) -> tu
     parameters = method.prepare(family)
     family.to(engine.device)
     unet = family.network.train().get_submodule("unet")
+    assembly.ready_denoiser(learner, settings, lambda fault: None)
     optimizer = optimizer_of(train, parameters, method.rates(parameters))
     stepping = make_stepping(train, engine.accelerator, optimizer, parameters)
     if case.is_compiled:
@@ -157,6 +159,7 @@ def main(arguments: list[str] | None = None) -> None:
         prog="python -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--small", action="store_true", help="tiny networks on a CPU, to see that it works")
+    parser.add_argument("--channels-last", action="store_true", help='as engine.channels_last = "on"')
     parser.add_argument("--no-compile", action="store_true", help="leave the compiled rows out")
     parser.add_argument("--steps", type=int, default=10, help="steps that are timed for each row (10)")
     given = parser.parse_args(arguments)
@@ -168,7 +171,8 @@ def main(arguments: list[str] | None = None) -> None:
     print(HEAD + "\n" + "|---" * HEAD.count(" |") + "|")
     compiled = (False,) if given.no_compile else (False, True)
     with empty_folder() as folder:
-        for case in cases(SMALL_SIZES if given.small else SIZES, compiled):
+        layout: Literal["on", "off"] = "on" if given.channels_last else "off"
+        for case in cases(SMALL_SIZES if given.small else SIZES, compiled, layout):
             print(measure(case, folder, rate, small=given.small, steps=given.steps), flush=True)
             torch._dynamo.reset()
             if not given.small:

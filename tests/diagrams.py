@@ -16,9 +16,10 @@ from PIL import Image
 
 from fusain.generation.generator import Wanted, generate
 from fusain.generation.samplers import SAMPLERS, SamplerSettings
-from fusain.models import noise
+from fusain.models import flow, noise
 from fusain.models.families.sd import StableDiffusion, StableDiffusionSettings
 from fusain.models.family import Facts
+from fusain.models.flow import Density, FlowSchedule
 from fusain.training import noises
 from fusain.training.averaging import Average
 from fusain.training.losses import LossSettings, distance
@@ -82,10 +83,32 @@ def predictions() -> Image.Image:
     return sheet(rows, [f"t = {time}" for time in times], side=84)
 
 
+def lines_of_flow() -> Image.Image:
+    """What a network that matches a flow is given, and what it is asked for."""
+    clean, fresh = _face(), _fresh(0, 1, 3, SIDE, SIDE)
+    times = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95])
+    rows = {
+        "what it is given": [_pixels(flow.add_noise(clean, fresh, time)) for time in times.split(1)],
+        "asked for": [_pixels(flow.target(clean, fresh) / 2)] * len(times),
+    }
+    return sheet(rows, [f"t = {time:g}" for time in times.tolist()], side=84)
+
+
+def times_of_flow() -> Image.Image:
+    """How often each time of a flow is drawn."""
+    quantiles, lines = (torch.arange(400_000, dtype=torch.float64) + 0.5) / 400_000, {}
+    for density in get_args(Density):
+        for shift in (1.0, 3.0):
+            times = FlowSchedule(shift=shift, density=density).times(quantiles)
+            lines[f"{density}, shift {shift:g}"] = (torch.histc(times, 80, 0, 1) * 80 / len(quantiles)).numpy()
+    return chart(lines, across="time", up="how often it is drawn", ends=CLEAR_TO_NOISY)
+
+
 def losses() -> Image.Image:
     """What an error of one pixel costs."""
     errors = torch.linspace(-1.4, 1.4, 301)
-    kinds = {name: LossSettings(kind=name, huber_delta=0.5) for name in ("l2", "l1", "huber")}
+    names = get_args(LossSettings.model_fields["kind"].annotation)
+    kinds = {name: LossSettings(kind=name, huber_delta=0.5) for name in names}
     lines = {name: distance(errors, torch.zeros(301), settings).numpy() for name, settings in kinds.items()}
     return chart(lines, across="error of a pixel", up="loss", ends=("-1.4", "1.4"), limits=(0.0, 2.0))
 
@@ -111,10 +134,14 @@ def kinds_of_noise() -> Image.Image:
         noises.pyramid(one, lambda shape, seed=seed: _fresh(100 + seed + shape[-1], 1, *shape), 0.7)
         for seed, one in zip(seeds, plain, strict=True)
     ]
+    seen = [
+        noises.perturbed(one, _fresh(200 + seed, 1, 3, SIDE, SIDE), 1.0) for seed, one in zip(seeds, plain, strict=True)
+    ]
     rows = {
         "plain": plain,
         "noise_offset = 0.3": shifted,
         "pyramid_discount = 0.7": coarse,
+        "input_perturbation = 1": seen,
     }
     shown = {name: [_pixels(one / 2.5) for one in images] for name, images in rows.items()}
     return sheet(shown, [f"draw {seed + 1}" for seed in seeds], side=84)
@@ -182,6 +209,8 @@ ALL: dict[str, Callable[[], Image.Image]] = {
     "betas": betas,
     "signal": signal,
     "predictions": predictions,
+    "flow": lines_of_flow,
+    "flow_times": times_of_flow,
     "losses": losses,
     "weights": weights,
     "noises": kinds_of_noise,

@@ -5,6 +5,8 @@ The names load what they need when they are first used, so that importing the pa
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,6 +28,19 @@ _HOMES = {
     "runs_in": "history",
     "train": "actions",
 }
+
+_UNASKED = (
+    ("HF_HUB_DISABLE_TELEMETRY", "1", "huggingface_hub.constants", True),
+    ("HF_UPDATE_DOWNLOAD_COUNTS", "0", "datasets.config", False),
+)
+"""What libraries of the hub send home: what is installed here, and that a data set on this disk was opened. Off unless
+the user says otherwise; here, for they look at it once, when they are imported. For trackers it is in their files."""
+
+for _name, _value, _module, _flag in _UNASKED:
+    if _name not in os.environ:
+        os.environ[_name] = _value
+        if _module in sys.modules:  # by whoever imports Fusain
+            setattr(sys.modules[_module], _name, _flag)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fusain.generation.samplers import SAMPLERS
+from fusain.models.flow import Density
+from fusain.models.noise import Betas, Prediction
+from fusain.settings.section import Section
+from fusain.training.losses import LossSettings
+from fusain.training.schedules import ScheduleName
 from tests import diagrams
 from tests.docs.test_readme import ROOT
 
@@ -31,6 +38,34 @@ def test_pictures_are_what_the_functions_say(name: str) -> None:
     assert apart < 1, "make it anew: python -m tests.diagrams"
 
 
+PICTURED = {
+    **dict.fromkeys(("kind", "huber_delta"), "losses"),
+    **dict.fromkeys(("min_snr_gamma", "debiased", "p2_gamma"), "weights"),
+    **dict.fromkeys(("noise_offset", "pyramid_discount", "input_perturbation"), "noises"),
+    "time_bias": "times",
+}
+"""The picture of each setting of the loss."""
+
+
+def kinds(section: type[Section], field: str) -> tuple[str, ...]:
+    return get_args(section.model_fields[field].annotation)
+
+
 def test_every_sampler_loss_and_schedule_is_told() -> None:
-    names = [*SAMPLERS, "constant", "linear", "cosine_with_restarts", "polynomial", "rex", "warmup_stable_decay"]
-    assert [name for name in [*names, "l2", "l1", "huber", "epsilon", "v", "sample"] if f"`{name}`" not in TEXT] == []
+    names = [*SAMPLERS, *get_args(ScheduleName), *get_args(Betas), *get_args(Prediction), *get_args(Density)]
+    assert [name for name in [*names, *kinds(LossSettings, "kind")] if f"`{name}`" not in TEXT] == []
+    assert [name for name in LossSettings.model_fields if f"`method.loss.{name}`" not in TEXT] == []
+
+
+def test_every_setting_of_the_loss_has_its_picture() -> None:
+    assert set(PICTURED) == set(LossSettings.model_fields)
+    drawn = {name: inspect.getsource(draw) for name, draw in diagrams.ALL.items()}
+    assert [name for name, picture in PICTURED.items() if name not in drawn[picture]] == []
+
+
+def test_pictures_show_all_that_there_is() -> None:
+    """By the tables of the code, so that a new row is in the picture as soon as that is drawn anew."""
+    drawn = {name: inspect.getsource(draw) for name, draw in diagrams.ALL.items()}
+    of_tables = {"samplers": "SAMPLERS", "schedules": "get_args(ScheduleName)", "betas": "get_args(noise.Betas)"}
+    of_tables |= {"predictions": "get_args(noise.Prediction)", "flow_times": "get_args(Density)"}
+    assert [name for name, table in of_tables.items() if f"in {table}" not in drawn[name]] == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 
 from fusain.models.bases import fresh
 from fusain.worlds.caricatures import world, write_folder
+from tests.environment import as_users_have_it
 from tests.runs.stand_in_hub import World, running
 from tests.runs.training import train_here, write_settings
 
@@ -133,12 +133,11 @@ def client(hub_server: World, home: Path) -> Iterator[subprocess.Popen[str]]:
         "HF_HUB_OFFLINE": "0",
         # Large files take the way of plain LFS here: the stand-in does not speak Xet's protocol.
         "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
         "OMP_NUM_THREADS": "1",
     }
     with subprocess.Popen(
         [sys.executable, "-c", CLIENT],
-        env=os.environ | changes,
+        env=as_users_have_it(**changes),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -51,10 +51,11 @@ class World:
     faults: list[Fault] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     tokens: set[str | None] = field(default_factory=set)
+    agents: set[str] = field(default_factory=set)
 
     def forget(self) -> None:
         self.role = "write"
-        for heap in (self.repositories, self.large, self.faults, self.asked, self.tokens):
+        for heap in (self.repositories, self.large, self.faults, self.asked, self.tokens, self.agents):
             heap.clear()
 
 
@@ -78,6 +79,7 @@ class Hub(BaseHTTPRequestHandler):
         self.world.asked.append(request)
         if not path.startswith("/lfs/"):  # storage is asked with a signed address and no token
             self.world.tokens.add(self.headers["Authorization"])
+            self.world.agents.add(self.headers["User-Agent"])
         fault = next((one for one in self.world.faults if one.times and re.fullmatch(one.request, request)), None)
         if fault is not None:
             fault.times -= 1

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -99,7 +100,12 @@ CASES: dict[str, tuple[str, str, dict[str, str]]] = {
     "sd, LoRA and text encoder, recomputed": (
         "lora",
         "sd",
-        {"method.text_encoder": "true", "engine.gradient_checkpointing": "true", "method.dropout": "0.1"},
+        {
+            "method.text_encoder": "true",
+            "engine.gradient_checkpointing": "true",
+            "engine.channels_last": "on",
+            "method.dropout": "0.1",
+        },
     ),
     "sd, base in 8 bits": ("lora", "sd", {"engine.base_bits": "8"}),
     "sd, a word": ("textual-inversion", "sd", {"data.captions.trigger_word": "<sks>"}),
@@ -137,6 +143,32 @@ def test_every_kind_learns_the_same_and_resumes(case: str, tmp_path: Path) -> No
     assert losses(whole) == pytest.approx(losses(plain), rel=rel)
     assert_saved_alike(plain, whole)
     run("parts", **ON, **{"train.steps": "2"})
+    assert_equal_runs(whole, run("parts", **ON))
+
+
+@pytest.mark.usefixtures("traced_only")
+def test_each_shape_of_buckets_is_compiled_once(tmp_path: Path) -> None:
+    """And what is compiled for one does not hang on which came before: a run that is gone on with ends alike."""
+    (tmp_path / "images").mkdir()
+    noise = np.random.default_rng(0)
+    for number, (width, height) in enumerate([(64, 64), (64, 128), (128, 64)] * 4):
+        pixels = noise.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+        (tmp_path / "images" / f"{number}.txt").write_text("noise")
+    BASES["sd"](tmp_path / "base")
+    own = {"family.kind": "sd", "family.base": str(tmp_path / "base"), "data.path": str(tmp_path / "images")}
+    own |= {"runs_folder": str(tmp_path), "data.buckets": "true", "data.held_out": "none", "train.steps": "9"}
+    own |= {"checkpoint.every_steps": "4"}
+
+    def run(name: str, **changes: str) -> Path:
+        return actions.train("text-to-image", name=name, overrides=list((SMALL | own | changes).items())).folder
+
+    plain, whole = run("plain"), run("whole", **ON)
+    assert graphs() == 3
+    assert [code for code, _ in warnings(whole) if code == "W-ENV-002"] == ["W-ENV-002"]
+    assert losses(whole) == pytest.approx(losses(plain), rel=1e-4)
+    torch.compiler.reset()
+    run("parts", **ON, **{"train.steps": "4"})
     assert_equal_runs(whole, run("parts", **ON))
 
 

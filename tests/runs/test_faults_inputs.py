@@ -80,7 +80,7 @@ def test_a_run_that_must_go_on_and_is_not_there(settings: Path, runs: Path) -> N
         (
             ("--train.batch_size", "80", "--train.accumulation", "2"),
             4,
-            "E-DATA-031 Too few images for one step: 80 a batch x 2 accumulated x 1 processes = 160, "
+            "E-DATA-031 Too few images for one step: 80 a batch x 2 accumulated = 160, "
             "but an epoch has 95 images x 1 repeats = 95.\n"
             "Where: train.batch_size\n"
             "Why: A step would use an image twice.\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 import datasets
 import pytest
 
+from tests.environment import as_users_have_it, assert_telemetry_is_off
 from tests.runs.faults import SHORT
 from tests.runs.training import as_overrides, assert_equal_runs, kinds, train_here
 
@@ -50,6 +50,7 @@ class Hub(BaseHTTPRequestHandler):
     files: dict[str, bytes]
     asked: list[str]
     tokens: set[str | None]
+    agents: set[str]
     commit = COMMIT
 
     def do_HEAD(self) -> None:
@@ -64,6 +65,7 @@ class Hub(BaseHTTPRequestHandler):
         path = urlsplit(self.path).path
         self.asked.append(path)
         self.tokens.add(self.headers["Authorization"])
+        self.agents.add(self.headers["User-Agent"])
         parts = path.strip("/").split("/")
         if parts[4:5] == ["tree"]:
             found = [{"type": "file", "path": name, "size": len(self.files[name]), "oid": name} for name in self.files]
@@ -134,7 +136,7 @@ def parquet(sprites: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 @pytest.fixture(scope="module")
 def hub(parquet: dict[str, bytes]) -> Iterator[ThreadingHTTPServer]:
-    Hub.files, Hub.asked, Hub.tokens = parquet, [], set()
+    Hub.files, Hub.asked, Hub.tokens, Hub.agents = parquet, [], set(), set()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
@@ -151,14 +153,13 @@ class Client:
             "HF_HOME": str(home),
             "HF_HUB_OFFLINE": "0",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_TOKEN": TOKEN,
             "FUSAIN_CACHE": str(home / "fusain"),
             "NO_COLOR": "1",
         }
         self.process = subprocess.Popen(
             [sys.executable, "-c", CLIENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, **world, **changes},
+            env=as_users_have_it(**(world | changes)),
         )  # fmt: skip
 
     def __call__(self, what: str, **more: Any) -> Any:
@@ -206,6 +207,7 @@ def test_only_parquet_is_fetched_and_the_commit_is_told(client: Client) -> None:
     assert files == ["data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"]
     assert not any("load.py" in path for path in Hub.asked)
     assert Hub.tokens == {f"Bearer {TOKEN}"}
+    assert_telemetry_is_off(Hub.agents)
 
 
 def test_a_commit_that_is_here_is_not_asked_for(client: Client) -> None:

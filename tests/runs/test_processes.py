@@ -188,8 +188,9 @@ def test_a_process_that_is_killed_ends_the_run(
 
 
 LEARNS = {"method.text_encoder": "true"}
+OF_MANY = {"method.text_encoder_steps": "1", "family.clip_skip": "1", "engine.channels_last": "on"}
 OTHERS: dict[str, tuple[str, str, dict[str, str]]] = {
-    "sd": ("text-to-image", "sd", LEARNS | {"method.text_encoder_steps": "1", "family.clip_skip": "1"}),
+    "sd": ("text-to-image", "sd", LEARNS | OF_MANY),
     "sd, a word": ("textual-inversion", "sd", {"data.captions.trigger_word": "<sks>"}),
     "sdxl, LoRA, base in 8 bits": ("lora", "sdxl", LEARNS | {"engine.base_bits": "8"}),
     "sd3": ("text-to-image", "sd3", LEARNS),

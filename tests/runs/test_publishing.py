@@ -16,6 +16,7 @@ from PIL import Image
 
 from fusain.runs import actions, lock, model_card
 from fusain.runs.folder import RunFolder
+from tests.environment import assert_telemetry_is_off
 from tests.runs.publishing import TOKEN, header_of, weights_of
 from tests.runs.stand_in_hub import Repository, World
 from tests.runs.training import flat
@@ -39,6 +40,7 @@ def test_all_files_arrive_bit_equal_in_one_commit(published_runs: Path, publish:
     }
     assert repository.commits == [f"Weights of step {4 if run == 'classes' else 2}, by Fusain 0.1.0"]
     assert hub.tokens == {f"Bearer {TOKEN}"}
+    assert_telemetry_is_off(hub.agents)
 
 
 def test_the_card_of_a_pixel_run(published_runs: Path, publish: Any) -> None:

@@ -91,6 +91,17 @@ def test_a_kill_changes_no_bit(streamed: Path, stream: dict[str, Any], settings:
     assert_equal_runs(streamed, runs / "run")
 
 
+def test_two_processes_learn_from_a_stream_what_one_does(stream: dict[str, Any], settings: Path, runs: Path) -> None:
+    """Parts of 3 and 2 images; stopped within the second window, and gone on with by two."""
+    changes = SHORT | stream | {"train.batch_size": 5, "family.dropout": 0.0, "family.class_dropout": 0.0}
+    two = {"engine.processes": 2}
+    train_here(settings, "one", runs, changes)
+    train_here(settings, "two", runs, changes | two | {"train.steps": 5})
+    train_here(settings, "two", runs, changes | two)
+    assert list(losses(runs / "two")) == list(range(1, 13))
+    assert losses(runs / "two") == pytest.approx(losses(runs / "one"), rel=1e-5)
+
+
 def test_the_same_images_on_disk_are_learnt_in_another_order(
     streamed: Path, stream: dict[str, Any], settings: Path, runs: Path
 ) -> None:

@@ -125,7 +125,7 @@ def wandb_records(file: Path) -> Iterator[Any]:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # its own calls of SQLAlchemy
 def test_mlflow_in_sqlite(settings: Path, runs: Path, undisturbed: Path, monkeypatch: Any) -> None:
-    pytest.importorskip("mlflow", reason="needs an older importlib-metadata than requirements.lock names")
+    pytest.importorskip("mlflow", reason="the lock has no room for it: make trackers")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     track = {"track.mlflow": True, "track.checkpoints": True, "track.project": "faces"}
     train_here(settings, "run", runs, SAMPLED | {"train.steps": 8} | track)
@@ -154,7 +154,7 @@ def test_mlflow_in_sqlite(settings: Path, runs: Path, undisturbed: Path, monkeyp
 
 
 def test_trackio_in_its_own_folder(settings: Path, runs: Path, undisturbed: Path, tmp_path: Path) -> None:
-    pytest.importorskip("trackio", reason="needs an older pillow than requirements.lock names")
+    pytest.importorskip("trackio", reason="the lock has no room for it: make trackers")
     track = {"track.trackio": True, "track.checkpoints": True, "track.project": "faces"}
     for steps in (8, 12):
         child = start_training(

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from fusain.models.bases import fresh, fresh_sd3, tokenizers
+from tests.environment import as_users_have_it, assert_telemetry_is_off
 
 COMMIT, OTHER = "a" * 40, "b" * 40
 TOKEN = "hf_" + "x" * 34
@@ -43,6 +44,7 @@ class Hub(BaseHTTPRequestHandler):
     files: dict[str, bytes]
     asked: list[str]
     tokens: set[str | None]
+    agents: set[str]
 
     def do_HEAD(self) -> None:
         self.answer(with_body=False)
@@ -55,6 +57,7 @@ class Hub(BaseHTTPRequestHandler):
     def answer(self, *, with_body: bool) -> None:
         self.asked.append(self.path)
         self.tokens.add(self.headers["Authorization"])
+        self.agents.add(self.headers["User-Agent"])
         parts = urlsplit(self.path).path.strip("/").split("/")
         if parts[:2] == ["api", "models"]:
             self.about("/".join(parts[2:4]), parts[5] if len(parts) > 5 else "main")
@@ -113,7 +116,7 @@ def hub(tmp_path_factory):
     fresh.write(fresh.TINY, folder)
     Hub.files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     Hub.files["README.md"] = b"---\nlicense: creativeml-openrail-m\n---\n"
-    Hub.asked, Hub.tokens = [], set()
+    Hub.asked, Hub.tokens, Hub.agents = [], set(), set()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
@@ -129,14 +132,13 @@ def client(hub, tmp_path_factory):
         "HF_HOME": str(home),
         "HF_HUB_OFFLINE": "0",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_TOKEN": TOKEN,
         "FUSAIN_CACHE": str(home / "fusain"),
         "OMP_NUM_THREADS": "1",
     }
     process = subprocess.Popen(
         [sys.executable, "-c", CLIENT],
-        env=os.environ | changes,
+        env=as_users_have_it(**changes),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -270,6 +272,7 @@ def test_fetched_once_pinned_and_then_without_the_hub(client, hub):
     assert {"unet/diffusion_pytorch_model.safetensors", "README.md"} <= fetched
     assert not [name for name in fetched if name.endswith((".py", ".bin")) or "fp16" in name]
     assert Hub.tokens == {f"Bearer {TOKEN}"}
+    assert_telemetry_is_off(Hub.agents)
 
     Hub.asked.clear()
     assert client("good/model", revision=COMMIT) == answer

@@ -8,9 +8,12 @@ from benchmarks import gpu
 
 
 @pytest.mark.prove
-def test_small_sizes_run_on_a_cpu(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("more", [[], ["--channels-last"]])
+def test_small_sizes_run_on_a_cpu(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, more: list[str]
+) -> None:
     monkeypatch.setenv("FUSAIN_CACHE", "")  # put back afterwards: the benchmark sets its own
-    gpu.main(["--small", "--no-compile", "--steps", "1"])
+    gpu.main(["--small", "--no-compile", "--steps", "1", *more])
     head, _, title, line, *rows = capsys.readouterr().out.splitlines()
     assert head.startswith("a CPU, tiny networks, torch ")
     assert title == gpu.HEAD

@@ -335,7 +335,7 @@ def test_a_bucket_need_not_fill_a_batch_but_all_together_must_fill_a_step(folder
     with pytest.raises(DataError) as caught:
         check_batch(dataset, batch_size=17)
     assert str(caught.value) == (
-        "E-DATA-031 Too few images for one step: 17 a batch x 1 accumulated x 1 processes = 17, "
+        "E-DATA-031 Too few images for one step: 17 a batch x 1 accumulated = 17, "
         "but an epoch has 16 images x 1 repeats = 16.\nWhere: train.batch_size\n"
         "Why: A step would use an image twice.\n"
         "Do: Choose one: train.batch_size = 16; data.repeats = 2; or add 1 images."

@@ -201,12 +201,12 @@ def test_too_few_images_for_a_step(folder):
     dataset = made(fill(folder, 10), repeats=2)
     check_batch(dataset, batch_size=10, accumulation=2)
     with pytest.raises(DataError) as caught:
-        check_batch(dataset, batch_size=16, accumulation=2, processes=3)
+        check_batch(dataset, batch_size=48, accumulation=2)
     assert str(caught.value) == (
-        "E-DATA-031 Too few images for one step: 16 a batch x 2 accumulated x 3 processes = 96, "
+        "E-DATA-031 Too few images for one step: 48 a batch x 2 accumulated = 96, "
         "but an epoch has 10 images x 2 repeats = 20.\nWhere: train.batch_size\n"
         "Why: A step would use an image twice.\n"
-        "Do: Choose one: train.batch_size = 3; data.repeats = 10; or add 38 images."
+        "Do: Choose one: train.batch_size = 10; data.repeats = 10; or add 38 images."
     )
 
 

@@ -22,6 +22,7 @@ from fusain.data.settings import DataSettings
 from fusain.data.shards import Folder
 from fusain.data.stream import StreamLoader
 from fusain.errors import FusainError
+from fusain.training.team import Team
 from tests.unit.test_data_hugging_face import picture, rows
 
 LENGTHS = (10, 7, 13)
@@ -55,9 +56,10 @@ def prepared(path: Path, *, batch_size: int = 4, size: int = 8, needs_captions: 
     )  # fmt: skip
 
 
-def drawn(dataset: Any, count: int, *, start: int = 0, batch_size: int = 4, seed: int = 0, report: Any = None) -> Any:
+def drawn(dataset: Any, count: int, *, start: int = 0, batch_size: int = 4, seed: int = 0, report: Any = None,
+          share: slice = slice(None)) -> Any:  # fmt: skip
     loader = StreamLoader(
-        dataset, dataset.settings, seed=seed, batch_size=batch_size, start_draw=start, report=report
+        dataset, dataset.settings, seed=seed, batch_size=batch_size, start_draw=start, report=report, share=share
     )  # fmt: skip
     batches = iter(loader)
     taken = list(itertools.islice(batches, count))
@@ -85,6 +87,23 @@ def test_every_epoch_uses_each_row_once_and_none_that_is_held_out(folder: Path) 
     assert [sorted(first[start : start + 8]) != first[start : start + 8] for start in (0, 8, 16)] == [True] * 3
     assert dataset.names_of(dataset.held_out) == [f"train/{row:08d}" for row in range(6)]
     assert (dataset.entries, len(dataset.stream)) == (24, 24)
+
+
+@pytest.mark.parametrize("batch_size", [5, 7])
+def test_a_batch_goes_over_into_the_next_window(folder: Path, batch_size: int) -> None:
+    """No row is left out or comes twice, though neither windows nor epochs are multiples of the batch."""
+    batches = drawn(prepared(folder, batch_size=batch_size), 24 * 2 // batch_size, batch_size=batch_size)
+    found = items(batches)
+    assert sorted(found[:24]) == list(range(6, 30))
+    assert sorted({*found[24:]}) == sorted(found[24:])
+    assert found == items(drawn(prepared(folder), 12))[: len(found)]
+    for number, batch in enumerate(batches):
+        assert batch.draws.tolist() == list(range(number * batch_size, (number + 1) * batch_size))
+        assert batch.captions == tuple(f"image {row}" for row in batch.items)
+        for place, row in enumerate(batch.items.tolist()):
+            assert np.array_equal(to_images(batch.pixels_BCHW)[place], np.asarray(Image.open(io.BytesIO(picture(row)))))
+    again = drawn(prepared(folder, workers=1), 3, start=batch_size, batch_size=batch_size)
+    assert_equal(again, batches[1:4])
 
 
 def test_rows_are_what_they_are_on_disk(folder: Path) -> None:
@@ -115,8 +134,28 @@ def test_a_draw_is_the_same_wherever_the_stream_is_begun(folder: Path, changes: 
 def test_another_batch_size_draws_the_same_images(folder: Path) -> None:
     dataset = prepared(folder)
     assert (
-        items(drawn(dataset, 12)) == items(drawn(dataset, 6, batch_size=8)) == items(drawn(dataset, 24, batch_size=2))
+        items(drawn(dataset, 12)) == items(drawn(dataset, 6, batch_size=8)) == items(drawn(dataset, 16, batch_size=3))
     )
+
+
+@pytest.mark.parametrize("changes", [{"flip": True, "crop": "random"}, {"workers": 1, "stream_window": 12}])
+@pytest.mark.parametrize("start", [0, 6, 18])
+def test_processes_share_a_stream(folder: Path, changes: dict[str, Any], start: int) -> None:
+    """In each batch disjoint rows, which together are those of one process in their order, wherever it is begun;
+    also where a batch goes over into the next window."""
+    alone = drawn(prepared(folder, **changes), 8, batch_size=6)[start // 6 :]
+    for count in (2, 4):
+        shares = [Team(rank, count).share(6) for rank in range(count)]
+        parts = [
+            drawn(prepared(folder, **changes), len(alone), start=start, batch_size=6, share=share) for share in shares
+        ]
+        for whole, *found in zip(alone, *parts, strict=True):
+            assert [len(part.items) for part in found] == [share.stop - share.start for share in shares]
+            assert len(set(whole.items.tolist())) == 6
+            assert np.concatenate([part.items for part in found]).tolist() == whole.items.tolist()
+            assert np.concatenate([part.draws for part in found]).tolist() == whole.draws.tolist()
+            assert torch.equal(torch.cat([part.pixels_BCHW for part in found]), whole.pixels_BCHW)
+            assert tuple(caption for part in found for caption in part.captions) == tuple(whole.captions)
 
 
 def test_windows_are_of_groups_from_everywhere_and_of_nearly_one_length(folder: Path) -> None:
@@ -184,6 +223,8 @@ def test_what_cannot_be_learnt_is_put_aside_when_it_is_met(tmp_path: Path) -> No
     assert [len(batch.items) for batch in batches] == [4] * 60
     by_code = {row["code"]: row["text"] for row in told}
     assert len(told) == len(by_code) == 5, "each once, though every epoch meets it"
+    drawn(dataset, 30, share=slice(2, 4), report=lambda kind, **facts: told.append(facts))
+    assert len(told) == 5, "another process, which meets them too, leaves it to the first"
     assert by_code["E-DATA-083"].startswith("'train/00000009' has no image stored in the data set, but none or a path")
     assert by_code["E-DATA-020"].startswith("'train/00000011' has no label, though others have one. Put aside while")
     assert by_code["E-DATA-092"].startswith("'train/00000020' has no caption, though others have one. Put aside while")

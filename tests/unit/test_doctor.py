@@ -15,6 +15,7 @@ from fusain.cli import document
 from fusain.runs.doctor import device, examination, machine, network, storage, versions
 from fusain.runs.doctor.finding import Finding
 from fusain.settings.notice import Notice
+from tests.environment import as_users_have_it
 
 ROOT = Path(__file__).parents[2]
 KNOWN = {
@@ -26,7 +27,7 @@ KNOWN = {
 
 def doctor(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([*filter(None, [variables.pop("FIRST", "")]), str(ROOT / "src")])
-    environment = os.environ | {"PYTHONPATH": path} | variables
+    environment = as_users_have_it(**{"PYTHONPATH": path} | variables)
     command = [sys.executable, "-m", "fusain", "doctor", *words]
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
@@ -44,6 +45,7 @@ def test_this_machine_is_fit_and_nothing_is_left_behind(tmp_path):
     needs = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     assert {text.partition(">")[0].replace("_", "-") for text in needs} <= {name for _, name in by_name}
     assert by_name["disk", "write, fsync, rename"]["text"] == "works"
+    assert by_name["network", "telemetry"]["text"] == "none: HF_HUB_DISABLE_TELEMETRY is set"
     assert by_name["devices", "cpu"]["facts"]["bf16"] in (True, False)
     assert {area for area, _ in by_name} == {
         *("versions", "extras", "machine", "settings", "disk", "network", "devices")
@@ -208,14 +210,22 @@ def test_what_may_reach_the_network(tmp_path):
         return {one.name: one.text for one in network.reaches({"HF_HOME": str(tmp_path), **variables})}
 
     assert texts(HF_HUB_OFFLINE="1")["hub"] == "never contacted: HF_HUB_OFFLINE is set"
-    assert texts(HF_ENDPOINT="https://hub.example")["hub"].startswith(
-        "https://hub.example: for a base named OWNER/NAME"
-    )
+    assert texts(HF_ENDPOINT="https://hub.example")["hub"].startswith("https://hub.example: for a base or a data set")
     assert texts(HF_TOKEN="hf_abcdefghij")["login"] == "a token, from HF_TOKEN"
     assert texts()["login"] == "none; closed models and publishing need one: hf auth login"
     (tmp_path / "token").write_text("hf_abcdefghij")
     assert texts()["login"] == "a token, from hf auth login"
+    assert texts()["hub"] == (
+        "https://huggingface.co: for a base or a data set named OWNER/NAME that is not on this machine, "
+        "and by `fusain publish`"
+    )
     assert texts(DO_NOT_TRACK="1")["telemetry"] == "none: DO_NOT_TRACK is set"
+    assert texts(HF_HUB_DISABLE_TELEMETRY="0")["telemetry"] == (
+        "huggingface_hub tells versions and the agent at work with each request: HF_HUB_DISABLE_TELEMETRY asks for it"
+    )
+    assert texts()["trackers"] == 'W&B with track.wandb = "online"'
+    server = texts(MLFLOW_TRACKING_URI="https://runs.example")["trackers"]
+    assert server == 'W&B with track.wandb = "online"; MLflow, to MLFLOW_TRACKING_URI'
     assert texts(https_proxy="http://u:p@proxy")["proxy"] == "set by https_proxy"
 
 

@@ -638,6 +638,51 @@ def test_options_and_logs_of_ai_toolkit(tmp_path):
     assert words(account, "config.process.0.train.optimizer_params.fused").startswith("lost: set it in")
 
 
+def of_tool(tmp_path, tool: str, kind: str, *, learns: str = "lora") -> Account:
+    """A file whose base is in few bits, as that tool says it."""
+    is_lora = learns == "lora"
+    if tool == "kohya":
+        text = KOHYA if is_lora else "pretrained_model_name_or_path = 'x'\nmax_train_steps = 9\n"
+        return account_of(tmp_path, "run.toml", f"{text}fp8_base = {kind}\n")
+    if tool == "OneTrainer":
+        method = {"training_method": "LORA" if is_lora else "FINE_TUNE", "model_type": "STABLE_DIFFUSION_15"}
+        whole, _, unet = kind.partition("/")
+        values = {**method, "weight_dtype": whole, "unet": {"weight_dtype": unet or "NONE"}}
+        return account_of(tmp_path, "run.json", json.dumps(values))
+    process = {"type": "sd_trainer", "model": {"name_or_path": "x", "quantize": True, "qtype": kind}}
+    process |= {"network": {"type": "lora"}} if is_lora else {}
+    return account_of(tmp_path, "run.yaml", yaml.safe_dump({"job": "extension", "config": {"process": [process]}}))
+
+
+@pytest.mark.parametrize(
+    ("tool", "kind", "bits"),
+    [
+        ("kohya", "true", 8),
+        ("kohya", "false", None),
+        ("OneTrainer", "FLOAT_32/NFLOAT_4", 4),
+        ("OneTrainer", "INT_8/NONE", 8),
+        ("OneTrainer", "INT_8/FLOAT_16", None),
+        ("ai-toolkit", "qfloat8", 8),
+        ("ai-toolkit", "uint4", 4),
+    ],
+)
+def test_a_base_in_few_bits(tmp_path, tool, kind, bits):
+    assert of_tool(tmp_path, tool, kind).settings.get("engine.base_bits") == bits
+
+
+@pytest.mark.parametrize(
+    ("tool", "kind", "key"),
+    [
+        ("kohya", "true", "fp8_base"),
+        ("OneTrainer", "FLOAT_8/", "weight_dtype"),
+        ("ai-toolkit", "qfloat8", "config.process.0.model.quantize"),
+    ],
+)
+def test_weights_that_all_learn_are_not_packed(tmp_path, tool, kind, key):
+    account = of_tool(tmp_path, tool, kind, learns="all")
+    assert words(account, key) == "lost: all weights learn, and only such as stay as they are can be packed"
+
+
 def test_values_of_the_wrong_kind_are_said(tmp_path):
     path = tmp_path / "odd.toml"
     path.write_text(

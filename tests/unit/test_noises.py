@@ -14,7 +14,7 @@ from fusain.models import noise
 from fusain.models.families.pixel import Pixel
 from fusain.models.family import Facts
 from fusain.training import noises
-from fusain.training.losses import LossSettings, denoising_loss
+from fusain.training.losses import LossSettings, denoising_loss, distance
 
 DRAWS = np.arange(4)
 
@@ -90,6 +90,33 @@ def test_input_perturbation_asks_for_the_noise_alone() -> None:
         expected = (ours.predict(noisy, times, None) - fresh).square().mean((1, 2, 3))
         found = denoising_loss(ours, given, LossSettings(input_perturbation=0.1), seed=1).images_B
     torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v", "sample"])
+@pytest.mark.parametrize("bias", [0.0, 1.0, 3.0])
+def test_times_are_drawn_as_often_as_their_power_says(bias: float, prediction: noise.Prediction) -> None:
+    ours = family(prediction)
+    settings = LossSettings(time_bias=bias)
+    found = denoising_loss(ours, batch(), settings, seed=1).times_B
+    by_hand = torch.from_numpy(chance.uniform(1, DRAWS, "time")) ** (1 / (1 + bias))
+    assert torch.equal(found, ours.times(by_hand))
+    many = chance.uniform(1, np.arange(20_000), "time") ** (1 / (1 + bias))
+    assert [(many < share).mean() for share in (0.25, 0.5, 0.75)] == pytest.approx(
+        [share ** (1 + bias) for share in (0.25, 0.5, 0.75)], abs=0.01
+    )
+
+
+def test_distances_have_their_closed_form() -> None:
+    errors = [-2.0, -0.5, -0.1, 0.0, 0.3, 0.6]
+
+    def found(**settings: Any) -> list[float]:
+        return distance(torch.tensor(errors), torch.zeros(len(errors)), LossSettings(**settings)).tolist()
+
+    assert found(kind="l2") == pytest.approx([error**2 for error in errors])
+    assert found(kind="l1") == pytest.approx([abs(error) for error in errors])
+    assert found(kind="huber", huber_delta=0.5) == pytest.approx(
+        [error**2 / 2 if abs(error) <= 0.5 else 0.5 * (abs(error) - 0.25) for error in errors]
+    )
 
 
 def test_of_three_ways_to_weigh_one_is_chosen() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -437,6 +438,7 @@ def test_missing_files(tmp_path):
     )
 
 
+DIFFUSERS = "a command of one of diffusers' scripts (shell)"
 FOREIGN = {
     "job.yaml": ("job: extension\nconfig:\n  process:\n    - type: x\n", "an ai-toolkit job (YAML)"),
     "other.yml": ("a: 1\n", "a YAML file"),
@@ -446,6 +448,13 @@ FOREIGN = {
         "a kohya sd-scripts data set configuration (TOML)",
     ),
     "one.json": ('{"__version": 1, "training_method": "LORA"}', "a OneTrainer preset (JSON)"),
+    "#sd 1.5 LoRA.json": ('{"base_model_name": "x", "training_method": "LORA"}', "a OneTrainer preset (JSON)"),
+    "job.json": ('{"job": "extension", "config": {"process": [{"type": "x"}]}}', "an ai-toolkit job (JSON)"),
+    "form.json": ('{"LoRA_type": "Standard", "max_resolution": "512,512"}', "a form of kohya_ss (JSON)"),
+    "train.sh": ("accelerate launch train_unconditional.py --resolution 64\n", DIFFUSERS),
+    "command.txt": ("export M=x\naccelerate launch train_text_to_image.py \\\n  --resolution 64\n", DIFFUSERS),
+    "set-up.sh": ("echo ready\n", "a shell script"),
+    "plain.json": ("{}", "a JSON file"),
     "tuner.json": ('{"--model_family": "sdxl"}', "a SimpleTuner configuration (JSON)"),
     "pipe.toml": ("micro_batch_size_per_gpu = 1\npipeline_stages = 1\n", "a diffusion-pipe configuration (TOML)"),
 }
@@ -458,11 +467,11 @@ def test_files_of_other_trainers_are_named(name, tmp_path):
     path.write_text(content)
     with pytest.raises(SettingsError) as caught:
         resolve(Run, path=path)
-    if any(name in tool for name in ("kohya", "OneTrainer", "ai-toolkit")):
+    if any(name in tool for name in ("kohya", "OneTrainer", "ai-toolkit", "diffusers")):
         assert str(caught.value) == (
             f"E-CFG-010 '{path}' is {tool}, not a settings file of Fusain.\n"
             f"Where: {path}\n"
-            f"Do: Make one of it: fusain import {path} -o run.toml"
+            f"Do: Make one of it: fusain import {shlex.quote(str(path))} -o run.toml"
         )
         return
     assert str(caught.value) == (

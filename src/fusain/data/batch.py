@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,6 +50,21 @@ class Batch:
             if isinstance(value, torch.Tensor)
         }
         return replace(self, **moved)
+
+
+def joined(parts: Sequence[Batch]) -> Batch:
+    """Batches of one shape and with the same fields as one."""
+    if len(parts) == 1:
+        return parts[0]
+    return Batch(**{name: _joined([getattr(part, name) for part in parts]) for name in vars(parts[0])})
+
+
+def _joined(values: list[Any]) -> Any:
+    if isinstance(values[0], torch.Tensor):
+        return torch.cat(values)
+    if isinstance(values[0], np.ndarray):
+        return np.concatenate(values)
+    return None if values[0] is None else tuple(one for value in values for one in value)
 
 
 def to_pixels(images: np.ndarray) -> torch.Tensor:

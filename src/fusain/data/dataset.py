@@ -236,9 +236,9 @@ def _set_aside(dataset: Dataset) -> npt.NDArray[np.int64]:
     return rows[split.choose(dataset.seed, dataset.pixel_hashes[rows], labels, number)]
 
 
-def check_batch(dataset: Dataset, *, batch_size: int, accumulation: int = 1, processes: int = 1) -> None:
+def check_batch(dataset: Dataset, *, batch_size: int, accumulation: int = 1) -> None:
     """A step may not use an image twice: the images of an epoch must fill one."""
-    needed = batch_size * accumulation * processes
+    needed = batch_size * accumulation
     if dataset.stream is not None:
         dataset.stream.check_step(needed)
         return
@@ -250,12 +250,11 @@ def check_batch(dataset: Dataset, *, batch_size: int, accumulation: int = 1, pro
         where="train.batch_size",
         batch=batch_size,
         accumulation=accumulation,
-        processes=processes,
         needed=needed,
         entries=entries,
         images=len(dataset.subject_rows),
         repeats=dataset.settings.repeats,
-        fits=max(1, entries // (accumulation * processes)),
+        fits=max(1, entries // accumulation),
         enough=-(-needed * dataset.settings.repeats // entries) if entries else needed,
         more=-(-needed // dataset.settings.repeats) - len(dataset.subject_rows),
     )

@@ -173,14 +173,14 @@ class BucketOrder:
 
 @dataclass(frozen=True)
 class Shifted:
-    """Another order, whose draws are counted from `start` on."""
+    """Another order, whose draws are counted from `start` on; those before it, which others know, are as its first."""
 
     order: AnyOrder
     start: int
 
     def items(self, draws: chance.Draws) -> Entries:
         """The images of these draws."""
-        return self.order.items(draws - self.start)
+        return self.order.items(np.maximum(draws - self.start, 0))
 
 
 AnyOrder = Order | PairedOrder | BucketOrder | Shifted

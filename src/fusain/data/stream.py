@@ -6,7 +6,7 @@ window are shuffled. So a resume has nothing to remember: it begins by reading t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from fusain.data import chance, notices, split
 from fusain.data import lock as locks
-from fusain.data.batch import Batch
+from fusain.data.batch import Batch, joined
 from fusain.data.chance import Draws
 from fusain.data.columns import Dataset
 from fusain.data.dataset import Report, looked_at, no_column, require_captions
@@ -157,43 +157,66 @@ class StreamLoader:
     batch_size: int = field(kw_only=True)
     start_draw: int = field(default=0, kw_only=True)
     share: slice = field(default_factory=lambda: slice(None), kw_only=True)
-    """The part of each batch that is handed over."""
+    """The part of each batch that is handed over; the window that it is of is read whole."""
     report: Report | None = field(default=None, kw_only=True)
+    _told: set[str] = field(default_factory=set, init=False)
 
     def __iter__(self) -> Iterator[Batch]:
-        """Start over at `start_draw`; a batch is of the window of its first draw."""
+        """Start over at `start_draw`. A batch may go over into the next window; one of buckets, which has one shape,
+        is of the window of its first draw."""
         assert self.dataset.stream is not None, "a data set that is streamed"
-        stream, draw, told = self.dataset.stream, self.start_draw, set[str]()
-        settings = self.settings.model_copy(update={"workers": 0})
+        stream, draw = self.dataset.stream, self.start_draw
+        self._told.clear()
         with closing(Ahead(stream, is_ahead=self.settings.workers > 0)) as ahead:
             while True:
                 window = stream.at(draw)
-                dataset = ahead.images(window)
-                self._tell(dataset, told)
-                order = dataset.order(chance.key(self.seed, window.number, "window"), self.batch_size)
-                batches = Loader(
-                    dataset,
-                    settings,
-                    seed=self.seed,
-                    batch_size=self.batch_size,
-                    start_draw=draw,
-                    share=self.share,
-                    report=self.report,
-                    order=Shifted(order, window.start),
-                )
-                for batch in batches:
-                    yield replace(batch, items=numbers(dataset, batch.items))
+                batches = self._of(ahead, window, draw, self.share)
+                while draw + (1 if self.settings.buckets else self.batch_size) <= window.stop:
+                    yield next(batches)
                     draw += self.batch_size
-                    if draw >= window.stop:
-                        break
+                batches.close()
+                if draw < window.stop:
+                    yield self._across(ahead, stream, draw)
+                    draw += self.batch_size
 
-    def _tell(self, dataset: Dataset, told: set[str]) -> None:
-        """What was put aside, each once."""
+    def _of(self, ahead: Ahead, window: Window, draw: int, share: slice) -> Generator[Batch, None, None]:
+        """Parts of batches from a draw on, of those draws that are of one window."""
+        dataset = ahead.images(window)
+        self._tell(dataset)
+        first = window.start
+        if self.settings.buckets:  # its batches are counted from the first one that begins in it
+            first += -first % self.batch_size
+        batches = Loader(
+            dataset,
+            self.settings.model_copy(update={"workers": 0}),
+            seed=self.seed,
+            batch_size=self.batch_size,
+            start_draw=draw,
+            share=share,
+            report=self.report,
+            order=Shifted(dataset.order(chance.key(self.seed, window.number, "window"), self.batch_size), first),
+        )
+        for batch in batches:
+            yield replace(batch, items=numbers(dataset, batch.items))
+
+    def _across(self, ahead: Ahead, stream: Stream, draw: int) -> Batch:
+        """A batch that begins in one window and ends in the next."""
+        first, last, _ = self.share.indices(self.batch_size)
+        window = stream.at(draw)
+        cut = window.stop - draw
+        parts = ((window, first, min(last, cut)), (stream.at(window.stop), max(first, cut), last))
+        return joined(
+            [next(self._of(ahead, part, draw, slice(start, stop))) for part, start, stop in parts if start < stop]
+        )
+
+    def _tell(self, dataset: Dataset) -> None:
+        """What was put aside, each once: of several processes, which all read the whole window, by the first."""
+        report = None if self.share.start else self.report
         for entry in unwanted(dataset):
-            if self.report is not None and entry.name not in told:
-                told.add(entry.name)
-                text = f"{entry.reason} Put aside while training ({len(told):,} so far)."
-                self.report("warning", code=entry.code, text=text)
+            if report is not None and entry.name not in self._told:
+                self._told.add(entry.name)
+                text = f"{entry.reason} Put aside while training ({len(self._told):,} so far)."
+                report("warning", code=entry.code, text=text)
 
 
 def unwanted(dataset: Dataset) -> list[Quarantined]:
@@ -215,8 +238,15 @@ class Ahead:
         self.stream = stream
         self._thread = ThreadPoolExecutor(1, "next window") if is_ahead else None
         self._coming: dict[int, Future[Dataset]] = {}
+        self._now: dict[int, Dataset] = {}
 
     def images(self, window: Window) -> Dataset:
+        if window.number not in self._now:
+            self._now.clear()  # before the next one takes its room
+            self._now[window.number] = self._read(window)
+        return self._now[window.number]
+
+    def _read(self, window: Window) -> Dataset:
         if self._thread is None:
             return self.stream.images(window)
         coming = self._coming.pop(window.number, None) or self._thread.submit(self.stream.images, window)

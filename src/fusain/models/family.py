@@ -150,6 +150,8 @@ class Family(ABC):
     """All that can learn; the engine may put a wrapper in its place."""
     denoiser: ClassVar[str] = ""
     """The part of `network` that predicts, and may be compiled; empty where it is all of it."""
+    convolves: ClassVar[bool] = True
+    """Whether that part is a network of convolutions."""
     architecture: str = ""
     """The kind of its base as `models inspect` names it; empty for what nobody else has."""
     skips_by_itself: ClassVar[bool] = False

@@ -28,7 +28,7 @@ from fusain.errors import StorageError
 from fusain.generation import gallery, samplers
 from fusain.generation.generator import Wanted, generate
 from fusain.generation.samplers import SamplerSettings
-from fusain.models import compiled, identifiers, packed
+from fusain.models import compiled, identifiers, layout, packed
 from fusain.models.family import Facts, Family
 from fusain.runs import class_images, encoding, hub_data, requests
 from fusain.runs.folder import RunFolder, read_json, write_json
@@ -88,10 +88,13 @@ def without_weights(settings: RunSettings, classes: tuple[str, ...]) -> Learner:
         return build_trainee(settings, classes)
 
 
-def compile_denoiser(learner: Learner, settings: RunSettings, told: Callable[[Exception], None]) -> None:
-    """Where the settings say so; why it could not be compiled is told."""
+def ready_denoiser(learner: Learner, settings: RunSettings, told: Callable[[Exception], None]) -> None:
+    """Laid out in memory and compiled as the settings say; why it could not be compiled is told."""
+    denoiser = learner.family.network.get_submodule(learner.family.denoiser)
+    if settings.engine.channels_last == "on":
+        layout.put_channels_last(denoiser)
     if settings.engine.compile == "on":
-        compiled.compile_forward(learner.family.network.get_submodule(learner.family.denoiser), told)
+        compiled.compile_forward(denoiser, told)
 
 
 def prepare_data(settings: RunSettings, *, folder: RunFolder | None, report: Any) -> Dataset:
@@ -155,7 +158,7 @@ def build_trainer(
     """Everything for one run, ready to start or to be restored; with a team for the part of this process in it."""
     engine = engines.start(settings.engine, team)
     learner = build_trainee(settings, dataset.classes)
-    compile_denoiser(learner, settings, lambda fault: log.warn("W-ENV-001", fault=diagnosis.in_words(fault)))
+    ready_denoiser(learner, settings, lambda fault: log.warn("W-ENV-001", fault=diagnosis.in_words(fault)))
     check_drawing(settings, learner.family)
     train = settings.train
     captions = captions_read(learner, dataset)
@@ -281,6 +284,10 @@ def resolved_engine(settings: RunSettings) -> RunSettings:
     """The settings with every `auto` of the engine replaced by what it means here."""
     engine: EngineSettings = engines.resolve(settings.engine)
     optimizer_trial.check(settings.train, engine.device)
+    if engine.channels_last == "auto":
+        convolves = FAMILIES[settings.family.kind].convolves and METHODS[settings.method.kind].uses_denoiser
+        chosen = "on" if convolves and engine.device.startswith("cuda") else "off"
+        engine = engine.model_copy(update={"channels_last": chosen})
     return settings.model_copy(update={"engine": engine})
 
 

@@ -81,7 +81,8 @@ def _path(settings: RunSettings, dataset: Dataset) -> Path:
     engine = settings.engine
     device = torch.cuda.get_device_name() if engine.device.startswith("cuda") else platform.machine()
     facts: list[Any] = [platform.node(), os.cpu_count(), device, torch.__version__, engine.threads, engine.precision]
-    facts += [engine.gradient_checkpointing, engine.base_bits, settings.family.size, settings.largest_share]
+    facts += [engine.gradient_checkpointing, engine.base_bits, engine.channels_last]
+    facts += [settings.family.size, settings.largest_share]
     learner = assembly.without_weights(settings, dataset.classes)
     learner.method.prepare(learner.family)
     weights = learner.family.network.named_parameters()

@@ -43,7 +43,7 @@ def measure(
     """The median of a few whole steps; with `one_batch` on the same images, so that one shape is compiled."""
     engine = engines.start(settings.engine)
     learner = assembly.build_trainee(settings, dataset.classes)
-    assembly.compile_denoiser(learner, settings, not_compiled)
+    assembly.ready_denoiser(learner, settings, not_compiled)
     family, method, train = learner.family, learner.method, settings.train
     family.to(engine.device)
     share = slice(settings.largest_share)

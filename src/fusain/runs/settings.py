@@ -91,8 +91,11 @@ class RunSettings(Section):
         if self.family.condition != "text":
             silent |= dict.fromkeys(("samples.prompts", "samples.negative"), "no text steers this model")
             silent["method.text_encoder"] = f'no text steers this model (family.condition = "{self.family.condition}")'
+        if not FAMILIES[self.family.kind].convolves:
+            silent["engine.channels_last"] = "this model is no network of convolutions"
         if not METHODS[self.method.kind].uses_denoiser:
-            silent["engine.compile"] = "the denoiser, which it is for, does not learn"
+            reason = "the denoiser, which it is for, does not learn"
+            silent |= dict.fromkeys(("engine.compile", "engine.channels_last"), reason)
         return silent
 
     def faults(self) -> Iterator[FusainError]:

@@ -1,4 +1,4 @@
-"""What is said and kept when arithmetic or memory fails: which images, which times, what to change."""
+"""What is said and kept when arithmetic, memory or a device fails: which images, which times, what to change."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ import torch
 
 from fusain.data.batch import Batch
 from fusain.data.chance import Draws
-from fusain.errors import FusainError, MemoryFault, NonFiniteError
+from fusain.errors import EnvironmentFault, FusainError, MemoryFault, NonFiniteError
 from fusain.training.engine import Engine
 
 if TYPE_CHECKING:
     from fusain.training.trainer import TrainSettings
 
 FEW = 5
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "CUDNN_STATUS_NOT_SUPPORTED")
+OUT_OF_MEMORY = (
+    *("out of memory", "can't allocate memory", "CUDNN_STATUS_NOT_SUPPORTED"),
+    *("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"),
+)
+BROKEN = ("CUDA error", "HIP error", "device-side assert", "uncorrectable ECC", "CUDNN_STATUS_EXECUTION_FAILED")
 
 
 def is_out_of_memory(fault: BaseException) -> bool:
@@ -27,6 +31,14 @@ def is_out_of_memory(fault: BaseException) -> bool:
     if isinstance(fault, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(fault, RuntimeError) and any(words in str(fault) for words in OUT_OF_MEMORY)
+
+
+def is_broken_device(fault: BaseException) -> bool:
+    """Whether a device can do nothing more for this process: each call fails from then on, or lies."""
+    if is_out_of_memory(fault):
+        return False
+    is_named = isinstance(fault, RuntimeError) and any(words in str(fault) for words in BROKEN)
+    return is_named or isinstance(fault, torch.AcceleratorError)
 
 
 def out_of_memory(settings: TrainSettings, engine: Engine, *, step: int, fault: BaseException) -> MemoryFault:
@@ -38,21 +50,27 @@ def out_of_memory(settings: TrainSettings, engine: Engine, *, step: int, fault: 
     if engine.precision == "fp32" and engine.device.type == "cuda":
         advice.append("--engine.precision bf16 (about half the activations)")
     advice.append("a smaller family.size or narrower family.channels")
-    first = next(iter(str(fault).splitlines()), "")  # PyTorch adds its own stack below
-    return MemoryFault(
-        "E-MEM-001", where=f"step {step}", device=engine.device, advice="; or ".join(advice), fault=first
-    )
+    advised, where = "; or ".join(advice), f"step {step}"
+    return MemoryFault("E-MEM-001", where=where, device=engine.device, advice=advised, fault=_first_line(fault))
+
+
+def _first_line(fault: BaseException) -> str:
+    """PyTorch adds advice and its own stack below."""
+    return next(iter(str(fault).splitlines()), "")
 
 
 @contextlib.contextmanager
-def memory_faults_told(settings: TrainSettings, engine: Engine, step: Callable[[], int]) -> Iterator[None]:
-    """Within, running out of memory is a fault that says what to change, wherever in a step it happens."""
+def device_faults_told(settings: TrainSettings, engine: Engine, step: Callable[[], int]) -> Iterator[None]:
+    """Within, running out of memory and a device that fails are told in our words, wherever in a step it happens."""
     try:
         yield
     except (RuntimeError, MemoryError) as fault:
-        if not is_out_of_memory(fault):
-            raise
-        raise out_of_memory(settings, engine, step=step(), fault=fault) from fault
+        if is_out_of_memory(fault):
+            raise out_of_memory(settings, engine, step=step(), fault=fault) from fault
+        if is_broken_device(fault):
+            where, words = f"step {step()}", _first_line(fault).rstrip(".")
+            raise EnvironmentFault("E-ENV-010", where=where, device=engine.device, fault=words) from fault
+        raise
 
 
 def in_words(fault: Exception) -> str:

@@ -38,6 +38,9 @@ class EngineSettings(Section):
     compile: Literal["auto", "on", "off"] = "off"
     """Have PyTorch compile the denoiser: faster steps, after a minute or more for each shape of images. `auto` measures
     both and takes what makes this run shorter."""
+    channels_last: Literal["auto", "on", "off"] = "off"
+    """How images lie in memory within the denoiser. Recent GPUs convolve them faster with the channels last, CPUs not;
+    `auto` is on for convolutions on an NVIDIA GPU."""
     processes: int = Field(1, ge=1, le=1024)
     """Processes that share each batch, on a GPU each. On a CPU they gain little: threads do the same there."""
 

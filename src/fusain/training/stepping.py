@@ -18,6 +18,8 @@ class Stepping(Protocol):
 
     odd: str
     """The parameter whose gradient was not finite when others had moved already; empty where none has."""
+    was_skipped: bool
+    """Whether the last step was passed over, for its gradients had overflowed in fp16."""
 
     def finish(self) -> float:
         """After the backward pass: the length of the whole gradient before it was clipped."""
@@ -39,6 +41,7 @@ class AtOnce:
     """All gradients are clipped together, then all weights move."""
 
     odd = ""
+    was_skipped = False
 
     def __init__(
         self, accelerator: Any, optimizer: Any, parameters: Mapping[str, torch.nn.Parameter], clip_norm: float
@@ -51,7 +54,11 @@ class AtOnce:
         return float(self._accelerator.clip_grad_norm_(learning, self._longest))
 
     def step(self) -> None:
+        """Only the scale tells what was skipped: a step in one kernel is called all the same, and then does nothing."""
+        scaler = self._accelerator.scaler
+        before = scaler.get_scale() if scaler else 0.0
         self._optimizer.step()
+        self.was_skipped = scaler is not None and scaler.get_scale() < before
         self._optimizer.zero_grad(set_to_none=True)
 
 
@@ -60,6 +67,8 @@ class Fused:
 
     From a gradient that is not finite on nothing moves any more: the run stops, and what moved before is not saved.
     """
+
+    was_skipped = False  # never in fp16
 
     def __init__(self, optimizer: Any, parameters: Mapping[str, torch.nn.Parameter], clip_norm: float) -> None:
         self.odd, self._optimizer, self._longest = "", optimizer, clip_norm or math.inf

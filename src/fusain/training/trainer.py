@@ -115,6 +115,8 @@ class Trainer:
     draws: int = 0
     """Running number of the next draw: counted, so that another batch size later repeats and skips none."""
     held_out: list[float] = field(default_factory=list)
+    skipped: int = 0
+    """Steps that moved nothing, for they overflowed in fp16; schedules do not count them."""
     _overflows: int = 0
     _failed_saves: int = 0
 
@@ -133,7 +135,7 @@ class Trainer:
         """Train to the end, or to a stop; the reason for stopping early is returned."""
         parts, plan, report = self.parts, self.plan, self.parts.report
         draws_per_step = self.settings.batch_size * self.settings.accumulation
-        with stop.listening(), diagnosis.memory_faults_told(self.settings, parts.engine, lambda: self.step + 1):
+        with stop.listening(), diagnosis.device_faults_told(self.settings, parts.engine, lambda: self.step + 1):
             batches = parts.batches(self.draws)
             report("start", step=self.step, steps=plan.steps, images_per_step=draws_per_step)
             if self.step == 0:
@@ -177,8 +179,7 @@ class Trainer:
 
     def restore(self, saved: Checkpoint) -> None:
         """Continue from a checkpoint."""
-        state, parts = saved.state, self.parts
-        weights = saved.tensors("trainable")
+        state, weights, parts = saved.state, saved.tensors("trainable"), self.parts
         check_fit(self._parameters, weights, where=saved.folder)
         with torch.no_grad():
             for name, parameter in self._parameters.items():
@@ -190,6 +191,7 @@ class Trainer:
         if parts.engine.accelerator.scaler is not None and state["scaler"] is not None:
             parts.engine.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.draws, self.held_out = saved.step, state["draws"], state["held_out"]
+        self.skipped = state.get("skipped", 0)
         parts.method.restore(parts.family, state["method"])
         parts.family.network = parts.engine.wrapped_again(parts.family.network)
 
@@ -198,7 +200,8 @@ class Trainer:
         return self.average.in_place() if self.average else nullcontext()
 
     def _set_learning_rate(self) -> float:
-        rate = learning_rate(self.settings, self.settings.learning_rate, step=self.step, total=self.plan.steps)
+        taken, total = self.step - self.skipped, self.plan.steps
+        rate = learning_rate(self.settings, self.settings.learning_rate, step=taken, total=total)
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         return rate
@@ -225,8 +228,8 @@ class Trainer:
 
     def _update(self) -> None:
         self._stepping.step()
-        if self._optimizer.step_was_skipped:
-            self._overflows += 1
+        if self._stepping.was_skipped:
+            self._overflows, self.skipped = self._overflows + 1, self.skipped + 1
             self.parts.report.warn("W-TRAIN-001", step=self.step + 1)
             if self._overflows >= OVERFLOWS_IN_A_ROW:
                 raise NonFiniteError("E-TRAIN-003", where=f"step {self.step + 1}", count=self._overflows)
@@ -256,6 +259,8 @@ class Trainer:
             with self.averaged():
                 self.parts.sample(self.step)
         except Exception as fault:  # an edge: samplers of all libraries raise what they like
+            if diagnosis.is_broken_device(fault):
+                raise
             self.parts.report.warn("W-SAMPLE-001", step=self.step, fault=diagnosis.in_words(fault))
 
     def _save(self, *, must: bool) -> None:
@@ -273,6 +278,7 @@ class Trainer:
             "optimizer": rest,
             "scaler": scaler.state_dict() if scaler is not None else None,
             "draws": self.draws,
+            "skipped": self.skipped,
             "held_out": self.held_out,
             "method": self.parts.method.state(),
         }

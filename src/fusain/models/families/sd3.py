@@ -140,6 +140,7 @@ class StableDiffusion3(LatentFamily):
     kind: ClassVar[str] = "sd3"
     Settings: ClassVar[type[Section]] = StableDiffusion3Settings
     denoiser: ClassVar[str] = "transformer"
+    convolves: ClassVar[bool] = False
     multiple = 16
     clips: ClassVar[Sequence[str]] = tuple(ENCODERS)
     """T5 never learns."""

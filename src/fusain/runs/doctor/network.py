@@ -11,6 +11,8 @@ from fusain.runs.doctor.finding import Finding
 
 ON: Final = ("1", "on", "yes", "true")
 HUB: Final = "https://huggingface.co"
+SWITCHES: Final = ("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK")
+"""Fusain sets the first one itself, unless the user has set it."""
 
 
 def examine() -> Iterator[Finding]:
@@ -25,20 +27,28 @@ def reaches(environment: Mapping[str, str]) -> Iterator[Finding]:
     text = (
         "never contacted: HF_HUB_OFFLINE is set"
         if offline
-        else f"{hub}: for a base named OWNER/NAME that is not on this machine, and by `fusain publish`"
+        else f"{hub}: for a base or a data set named OWNER/NAME that is not on this machine, and by `fusain publish`"
     )
     yield Finding("network", "hub", text, {"address": hub, "offline": offline})
     yield _login(environment)
-    quiet = [name for name in ("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK") if environment.get(name, "").lower() in ON]
+    quiet = [name for name in SWITCHES if environment.get(name, "").lower() in ON]
     text = (
         f"none: {quiet[0]} is set"
         if quiet
-        else "none by Fusain; huggingface_hub tells its versions with a download (HF_HUB_DISABLE_TELEMETRY=1: no more)"
+        else f"huggingface_hub tells versions and the agent at work with each request: {SWITCHES[0]} asks for it"
     )
     yield Finding("network", "telemetry", text, {"switched_off_by": quiet})
+    yield _trackers(environment)
     proxies = sorted(name for name in environment if name.lower() in ("http_proxy", "https_proxy", "all_proxy"))
     if proxies:
         yield Finding("network", "proxy", f"set by {', '.join(proxies)}", {"variables": proxies})
+
+
+def _trackers(environment: Mapping[str, str]) -> Finding:
+    """Those that send a run elsewhere do so only where its settings name them."""
+    has_server = environment.get("MLFLOW_TRACKING_URI", "").startswith("http")
+    text = 'W&B with track.wandb = "online"' + ("; MLflow, to MLFLOW_TRACKING_URI" if has_server else "")
+    return Finding("network", "trackers", text, {"mlflow_server": has_server})
 
 
 def _login(environment: Mapping[str, str]) -> Finding:

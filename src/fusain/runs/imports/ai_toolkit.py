@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from fusain.runs.imports.account import Account, Lacks, Lost, Not, Rule, Taken, To, chosen, flag, number, whole
-from fusain.runs.imports.names import OPTIMIZER, SAMPLER, take_option
+from fusain.runs.imports.names import OPTIMIZER, SAMPLER, take_bits, take_option
 
 NAME: Final = "ai-toolkit"
 MEMORY: Final = "it changes memory and speed only"
@@ -18,6 +18,7 @@ OTHER_MODELS: Final = (
 )
 DETAILS: Final[tuple[Any, ...]] = (None, False, 0, 0.0, "", [], {})
 RATE: Final = 1e-6
+QUANTIZE: Final = "model.quantize"
 PUBLISHED: Final = "a model is published after it was judged: fusain publish RUN"
 
 
@@ -113,7 +114,6 @@ RULES: Final[dict[str, Rule]] = {
     "model.vae_path": To("family.vae"),
     "model.is_v2": Not("a base says itself of which version it is"),
     "model.is_v_pred": To("family.prediction", lambda value: "v" if flag(value) else "auto"),
-    "model.quantize": Lacks("8-bit base"),
     "model.quantize_te": Lacks("8-bit text encoder"),
     "model.qtype": Not("it belongs to model.quantize"),
     "model.qtype_te": Not("it belongs to model.quantize_te"),
@@ -220,6 +220,10 @@ def read(values: Mapping[str, Any]) -> Account:
             take_option(account, place + key, key.rpartition(".")[2], value)
     _datasets(account, own.get("datasets", []))
     _defaults(account, own)
+    if QUANTIZE in flat:
+        kind, value = str(flat.get("model.qtype", "")), flat[QUANTIZE]
+        few = 4 if any(digit in kind for digit in "234") else 8
+        take_bits(account, f"{place}{QUANTIZE}", value, few if flag(value) else 0)
     return account
 
 
@@ -263,6 +267,8 @@ def _apart(account: Account, key: str, value: Any, flat: Mapping[str, Any]) -> b
         pass  # it has a meaning once the optimizer is known
     elif key.removeprefix("model.") in XL:
         account.needless(place, value, "it is said by family.kind")
+    elif key == QUANTIZE:
+        pass  # once it is known what learns
     elif key == "train.text_encoder_lr":
         _text_rate(account, place, value, flat)
     elif key.removeprefix("model.") in OTHER_MODELS:

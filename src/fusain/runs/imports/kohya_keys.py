@@ -76,7 +76,6 @@ MODEL: Final[dict[str, Rule]] = {
     "lowram": Not(MEMORY),
     "highvram": Not(MEMORY),
     "disable_mmap_load_safetensors": Not(MEMORY),
-    "fp8_base": Lacks("8-bit base"),
     "full_fp16": Lacks("weights that learn in fp16; they learn in fp32"),
     "full_bf16": Lacks("weights that learn in bf16; they learn in fp32"),
 }

@@ -53,6 +53,16 @@ def take_option(account: Account, key: str, name: str, value: Any) -> None:
     account.put(key, value, target, {**account.settings.get(target, {}), name: result})
 
 
+def take_bits(account: Account, key: str, value: Any, bits: int) -> None:
+    """A base in fewer bits, which there is where a method leaves it as it is; 0 where it is whole."""
+    if not bits:
+        account.needless(key, value, "it is off")
+    elif account.settings.get("method.kind") in ("lora", "textual_inversion"):
+        account.put(key, value, "engine.base_bits", bits, "packed in Fusain's own way")
+    else:
+        account.lost(key, value, "all weights learn, and only such as stay as they are can be packed")
+
+
 def take_detail(
     account: Account, flat: Mapping[str, Any], key: str, schedule: str, rule: tuple[str, Callable[[Any], Any]]
 ) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from fusain.runs.imports.account import Account, Lacks, Not, Rule, flag, whole
-from fusain.runs.imports.names import OPTION, take_detail
-from fusain.runs.imports.onetrainer_keys import OF_CONCEPT, RULES, UNUSED
+from fusain.runs.imports.names import OPTION, take_bits, take_detail
+from fusain.runs.imports.onetrainer_keys import MEMORY, OF_CONCEPT, RULES, UNUSED
 
 NAME: Final = "OneTrainer"
 MODELS: Final = ("STABLE_DIFFUSION_15", "STABLE_DIFFUSION_20", "STABLE_DIFFUSION_20_BASE", "STABLE_DIFFUSION_21")
@@ -27,8 +27,10 @@ NOTHING_FOR: Final = (
 )
 APART: Final = (
     *("ema", "ema_decay", "mae_strength", "huber_strength", "loss_weight_fn", "loss_weight_strength"),
-    "learning_rate_cycles",
+    *("learning_rate_cycles", "weight_dtype", "unet.weight_dtype"),
 )
+BITS: Final = {"FLOAT_8": 8, "INT_8": 8, "FLOAT_W8A8": 8, "INT_W8A8": 8, "NFLOAT_4": 4}
+"""Forms of the weights in which they take less than half of 32 bits."""
 INTERVALS: Final = {"backup_after": "checkpoint", "sample_after": "samples", "save_every": "checkpoint"}
 
 
@@ -55,6 +57,7 @@ def read(values: Mapping[str, Any]) -> Account:
         _second_encoder(account, {key: value for key, value in flat.items() if key.startswith(SECOND)}, flat)
     _checkpointing(account, flat)
     _defaults(account)
+    _bits(account, flat)
     return account
 
 
@@ -250,6 +253,16 @@ def _checkpointing(account: Account, flat: Mapping[str, Any]) -> None:
         else:
             account.needless(key, flat[key], "one switch holds for all parts: engine.gradient_checkpointing")
     account.assume("engine.gradient_checkpointing", True, "what OneTrainer does by itself")
+
+
+def _bits(account: Account, flat: Mapping[str, Any]) -> None:
+    """The UNet's form of weights, which is that of all parts where it has none of its own."""
+    has_own = flat.get("unet.weight_dtype") not in (None, "NONE")
+    for key, decides in (("weight_dtype", not has_own), ("unet.weight_dtype", has_own)):
+        if key in flat and decides and flat[key] in BITS:
+            take_bits(account, key, flat[key], BITS[flat[key]])
+        elif key in flat:
+            account.needless(key, flat[key], MEMORY)
 
 
 def _defaults(account: Account) -> None:

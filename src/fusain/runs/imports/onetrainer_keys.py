@@ -174,7 +174,7 @@ RULES: Final[dict[str, Rule]] = {
             ),
             *("enable_autocast_cache", "enable_async_offloading", "enable_activation_offloading", "device_indexes"),
             *("layer_offload_fraction", "fused_gradient_reduce", "async_gradient_reduce", "gradient_reduce_precision"),
-            *("async_gradient_reduce_buffer", "weight_dtype", "vae.weight_dtype", "unet.weight_dtype"),
+            *("async_gradient_reduce_buffer", "vae.weight_dtype"),
             *("text_encoder.weight_dtype", "frames", "sample_video_format", "sample_audio_format"),
         ),
         Not(MEMORY),

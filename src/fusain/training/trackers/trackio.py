@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +17,6 @@ class Trackio(Tracker):
     extra: ClassVar[str] = "trackio"
 
     def open(self) -> Any:
-        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         from accelerate.tracking import TrackioTracker
 
         name = f"{self.place.run}-{self.place.id}"
