@@ -394,7 +394,7 @@ def test_too_few_and_too_many_steps_are_told(place: Path) -> None:
     assert unusual(place, train__steps=200) == []
     assert unusual(place, train__steps=2000) == [
         "W-TRAIN-003 Each image of the subject is learnt 500 times, where 50 to 400 are usual: they may come back as "
-        "they are, whatever the prompt says. (train.steps) Try train.steps = 1,600, and look at the samples."
+        "they are, whatever the prompt says. (train.steps) Try train.steps = 1600, and look at the samples."
     ]
 
 

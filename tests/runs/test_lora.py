@@ -237,6 +237,15 @@ def test_both_files_say_what_they_are_and_nothing_of_this_machine(place: Path, t
     assert trained.name != "plain" or len(one.layers) == 56
 
 
+def test_the_run_reads_its_files_back_and_says_so(trained: Path) -> None:
+    layers = len(adapters.read(trained / "weights" / "lora.safetensors").layers)
+    (told,) = [event["text"] for event in kinds(trained, "note") if event["text"].startswith("Read back")]
+    words = f"Read back from lora.safetensors and lora_kohya.safetensors: {layers} of {layers} layers match, "
+    apart = re.fullmatch(re.escape(words) + r"each change within ([\de.+-]+) of its largest number\.", told)
+    assert apart, told
+    assert float(apart[1]) <= (1e-6 if trained.name == "dora" else torch.finfo(torch.float16).eps)
+
+
 def test_the_card_draws_what_generate_draws(place: Path, trained: Path, tmp_path: Path) -> None:
     published = publishing.publish(trained, dry_run=True, licence="mit")
     assert {"lora.safetensors", "lora_kohya.safetensors", "fusain.json"} < {file.name for file in published.files}

@@ -74,6 +74,16 @@ def test_pauses_count_nothing_and_steps_that_were_done_twice_count_once(tmp_path
     ]
 
 
+def test_a_stop_before_the_loop_began_counts_nothing(tmp_path: Path) -> None:
+    """Killed after ten steps; the next day class images are to be drawn anew, and that is stopped."""
+    rows = session(1, 10, at=0)
+    rows += [{"kind": "class_images", "done": 0, "total": 4, "time": 90_000.0}]
+    rows += [{"kind": "stopped", "step": 10, "time": 90_060.0}]
+    assert told(run(tmp_path, rows, PLAN)) == [
+        "Time: 1 min 40 s for 10 steps, 1.00 times the 1 min 40 s foreseen by the plan (1 min 30 s to 2 min 05 s)"
+    ]
+
+
 def test_a_run_that_nobody_planned_is_foreseen_by_its_first_steps(tmp_path: Path) -> None:
     rows, now = [{"kind": "start", "step": 0, "time": 0.0}], 0.0
     for step, seconds in enumerate((90.0, 90.0, 8.0, 12.0, 10.0, *(11.0,) * 15), 1):

@@ -253,7 +253,7 @@ def export(trainer: Trainer, folder: RunFolder) -> None:
         shutil.rmtree(left, ignore_errors=True)
     try:
         with trainer.averaged():
-            trainer.parts.method.save(trainer.parts.family, waiting)
+            checked = trainer.parts.method.save(trainer.parts.family, waiting)
         family = trainer.parts.family
         facts: dict[str, Any] = {"classes": list(family.facts.classes), "step": trainer.step}
         facts |= {"base_revision": family.base_revision} if family.base_revision else {}
@@ -265,6 +265,8 @@ def export(trainer: Trainer, folder: RunFolder) -> None:
         shutil.rmtree(waiting, ignore_errors=True)
         raise StorageError("E-STORE-007", where=str(folder.weights), fault=reason(fault)) from fault
     shutil.rmtree(retired, ignore_errors=True)
+    if checked:
+        trainer.parts.report("note", text=checked)
 
 
 def digest(settings: RunSettings) -> str:

@@ -111,11 +111,16 @@ def of(run: RunFolder) -> Outcome:
 
 
 def _in_the_loop(rows: Sequence[Event]) -> float:
-    """Seconds from each start to the last thing that happened in the loop; one that was killed has no end."""
+    """Seconds from each start to the last thing that happened in the loop; one that was killed has no end.
+
+    A stop while class images are drawn is of a session that never started its loop.
+    """
     total, before = 0.0, None
     for row in rows:
         if row["kind"] == "start":
             before = row.get("time")
+        elif row["kind"] == "class_images":
+            before = None
         elif before is not None and row["kind"] in IN_THE_LOOP:
             total += row["time"] - before
             before = row["time"]

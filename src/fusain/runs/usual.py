@@ -48,5 +48,5 @@ def _times(settings: RunSettings, dataset: Dataset) -> Iterator[Notice]:
         times=f"{times:,.0f}",
         usual=f"{low} to {high}",
         result=result,
-        steps=f"{steps:,}",
+        steps=steps,
     )

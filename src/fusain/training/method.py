@@ -101,7 +101,8 @@ class Method(ABC):
         assert not state, f"{type(self).__name__} has a state and must say how it is restored"
 
     @abstractmethod
-    def save(self, family: Family, folder: Path) -> None: ...
+    def save(self, family: Family, folder: Path) -> str | None:
+        """Write what was learnt; a sentence of what was checked, where it was read back."""
 
     def at_strength(self, strength: float) -> None:
         """How much of what was learnt is to be attached: called before it is, where somebody asks for it."""

@@ -199,17 +199,21 @@ class Lora(Method):
     def restore(self, family: Family, state: dict[str, Any]) -> None:
         self.step = state["step"]
 
-    def save(self, family: Family, folder: Path) -> None:
+    def save(self, family: Family, folder: Path) -> str:
         """One file for each style that can hold it, read back and held against what was learnt."""
         learnt = low_rank.read_out(self._layers)
         if self.settings.file_dtype == "fp16":
             learnt = {name: low_rank.balanced(layer) for name, layer in learnt.items()}
         adapter, dtype = Adapter(learnt, self._told(family)), TYPES[self.settings.file_dtype]
         folder.mkdir(parents=True, exist_ok=True)
-        styles = adapters.styles_for(adapter)
-        for style in styles:
-            adapters.write(adapter, folder / FILES[style], style, dtype=dtype)
-        adapters.verify(adapter, *(folder / FILES[style] for style in styles))
+        files = {style: FILES[style] for style in adapters.styles_for(adapter)}
+        for style, file in files.items():
+            adapters.write(adapter, folder / file, style, dtype=dtype)
+        found = adapters.verify(adapter, *(folder / file for file in files.values()))
+        return (
+            f"Read back from {' and '.join(files.values())}: {found.layers:,} of {len(self._layers):,} layers match, "
+            f"each change within {found.largest:.1e} of its largest number."
+        )
 
     def _told(self, family: Family) -> dict[str, str]:
         """What the header of a file says of the training."""
