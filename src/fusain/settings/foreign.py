@@ -18,6 +18,8 @@ _KOHYA: Final = {
     "save_every_n_epochs",
 }
 _DIFFUSION_PIPE: Final = {"micro_batch_size_per_gpu", "pipeline_stages", "save_every_n_epochs"}
+WEIGHTS: Final = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+"""How the names of files end that are no text, and large."""
 
 
 def fault(path: str, tool: str) -> SettingsError:
