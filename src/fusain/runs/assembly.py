@@ -7,7 +7,8 @@ import json
 import math
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -26,7 +27,7 @@ from fusain.data.source import Source
 from fusain.data.stream import StreamLoader
 from fusain.errors import StorageError
 from fusain.generation import gallery, samplers
-from fusain.generation.generator import Wanted, generate
+from fusain.generation.generator import Drawn, Wanted, generate
 from fusain.generation.samplers import SamplerSettings
 from fusain.models import compiled, identifiers, packed
 from fusain.models.family import Facts, Family
@@ -183,7 +184,10 @@ def build_trainer(
         else:
             usual = requests.usual(family, drawing.prompts or list(dict.fromkeys(captions))[:CAPTIONS_DRAWN])
             wanted = requests.each(usual, count=drawing.count, seed=drawing.seed, negative=drawing.negative)
-            draw_into(target, family, wanted, drawing, facts={"run": folder.name, "step": step})
+            facts = {"run": folder.name, "step": step}
+            draw_into(
+                target if engine.team.is_first else None, family, wanted, drawing, facts=facts, first=engine.shard
+            )
         log("samples", step=step, path=str(target.relative_to(folder.path)))
 
     parts = Parts(
@@ -193,7 +197,7 @@ def build_trainer(
         batches=batches,
         held_out=held_out,
         names=dataset.names_of if dataset.stream is None else dataset.stream.names_of,
-        sample=sample if engine.team.is_first else lambda step: None,
+        sample=sample if engine.team.is_first or engine.shard else lambda step: None,
         checkpoints=Checkpoints(
             folder.checkpoints, keep=settings.checkpoint.keep, snapshots=settings.checkpoint.snapshots
         ),
@@ -218,22 +222,32 @@ def show(target: Path, rows: Mapping[str, torch.Tensor], *, count: int) -> None:
 
 
 def draw_into(
-    target: Path,
+    target: Path | None,
     family: Family,
     wanted: list[Wanted],
     settings: SamplerSettings,
     *,
     facts: dict[str, Any],
     chunk: int | None = None,
+    first: bool = False,
 ) -> list[Path]:
-    """Draw into a folder: a PNG an image and one contact sheet. Training and `generate` both come through here."""
+    """Draw into a folder: a PNG an image and one contact sheet. Training and `generate` both come through here.
+
+    With `first` all is drawn before anything is written, so that processes that draw together do so to the end whatever
+    the disk does; only one of them has a folder.
+    """
     facts = {**facts, **settings.model_dump(include={"sampler", "steps", "eta", "guidance"})}
     paths: list[Path] = []
     rows: dict[str, list[np.ndarray]] = {}
-    target.mkdir(parents=True, exist_ok=True)
     own = (family.settings.size, family.settings.size)
     chunk = chunk or few(CHUNK, max((math.prod(one.size or own) for one in wanted), default=1))
-    for position, drawn in enumerate(generate(family, wanted, settings, chunk=chunk)):
+    images: Iterable[Drawn] = generate(family, wanted, settings, chunk=chunk)
+    if first:
+        images = list(images)
+    if target is None:
+        return []
+    target.mkdir(parents=True, exist_ok=True)
+    for position, drawn in enumerate(images):
         title = drawn.wanted.title
         path = target / f"{position:05d}{'-' if title else ''}{gallery.slug(title)}.png"
         gallery.write_png(drawn, path, facts)
@@ -243,13 +257,21 @@ def draw_into(
     return paths
 
 
+@contextmanager
+def finished(trainer: Trainer) -> Iterator[None]:
+    """Within, the first process holds the final weights whole, to be saved; all processes of a split one must come."""
+    parts = trainer.parts
+    with trainer.averaged(), parts.engine.brought_together(parts.family.network):
+        yield
+
+
 def export(trainer: Trainer, folder: RunFolder) -> None:
     """The final weights, from the average where there is one, in the form that diffusers loads."""
     waiting, retired = folder.path / ".weights.tmp", folder.path / ".weights.old"
     for left in (waiting, retired):  # by a process that was killed here
         shutil.rmtree(left, ignore_errors=True)
     try:
-        with trainer.averaged():
+        with finished(trainer):
             trainer.parts.method.save(trainer.parts.family, waiting)
         family = trainer.parts.family
         facts: dict[str, Any] = {"classes": list(family.facts.classes), "step": trainer.step}
