@@ -114,21 +114,19 @@ def _split(found: Forecast, settings: RunSettings, network: torch.nn.Module) -> 
 
     Of that block there are the weights, those that the next one is sent ahead, and copies for the exchange.
     """
-    weights = gradients = 0
+    weights, gradients = found.weights, 0
     own = partial(sharding.share, processes=settings.engine.processes)
     for part in sharding.learning_parts(network):
         *blocks, outside = sharding.groups(part)
         weights += _bytes(outside) + 3 * max(map(_bytes, blocks), default=0)
         gradients += _bytes(_learning(outside)) + 2 * max((_bytes(_learning(block)) for block in blocks), default=0)
     split = [one for part in sharding.learning_parts(network) for one in part.parameters()]
+    weights += sum(own(one.shape).numel() * one.element_size() for one in split) - _bytes(split)
     shapes = [own(one.shape) for one in _learning(split)]
     numbers = sum(shape.numel() for shape in shapes)
     return replace(
         found,
-        weights=found.weights
-        - _bytes(split)
-        + sum(own(one.shape).numel() * one.element_size() for one in split)
-        + weights,
+        weights=weights,
         gradients=4 * numbers + gradients,
         optimizer=bytes_remembered(settings.train.optimizer, shapes),
         average=4 * numbers if found.average else 0,
