@@ -38,7 +38,7 @@ from fusain.settings.notice import Notice
 from fusain.training import diagnosis, optimizer_trial
 from fusain.training import engine as engines
 from fusain.training.checkpoint import STORAGE_FAULTS, Checkpoints, reason
-from fusain.training.engine import EngineSettings
+from fusain.training.engine import Engine, EngineSettings
 from fusain.training.events import EventLog
 from fusain.training.method import Method
 from fusain.training.optimizers import EXTRAS, kind_of
@@ -184,10 +184,7 @@ def build_trainer(
         else:
             usual = requests.usual(family, drawing.prompts or list(dict.fromkeys(captions))[:CAPTIONS_DRAWN])
             wanted = requests.each(usual, count=drawing.count, seed=drawing.seed, negative=drawing.negative)
-            facts = {"run": folder.name, "step": step}
-            draw_into(
-                target if engine.team.is_first else None, family, wanted, drawing, facts=facts, first=engine.shard
-            )
+            draw_into(target, family, wanted, drawing, facts={"run": folder.name, "step": step}, engine=engine)
         log("samples", step=step, path=str(target.relative_to(folder.path)))
 
     parts = Parts(
@@ -222,19 +219,19 @@ def show(target: Path, rows: Mapping[str, torch.Tensor], *, count: int) -> None:
 
 
 def draw_into(
-    target: Path | None,
+    target: Path,
     family: Family,
     wanted: list[Wanted],
     settings: SamplerSettings,
     *,
     facts: dict[str, Any],
     chunk: int | None = None,
-    first: bool = False,
+    engine: Engine | None = None,
 ) -> list[Path]:
     """Draw into a folder: a PNG an image and one contact sheet. Training and `generate` both come through here.
 
-    With `first` all is drawn before anything is written, so that processes that draw together do so to the end whatever
-    the disk does; only one of them has a folder.
+    Processes that share a network draw together, all of it before the first one writes: whatever its disk does, they
+    have come to the end.
     """
     facts = {**facts, **settings.model_dump(include={"sampler", "steps", "eta", "guidance"})}
     paths: list[Path] = []
@@ -242,10 +239,10 @@ def draw_into(
     own = (family.settings.size, family.settings.size)
     chunk = chunk or few(CHUNK, max((math.prod(one.size or own) for one in wanted), default=1))
     images: Iterable[Drawn] = generate(family, wanted, settings, chunk=chunk)
-    if first:
+    if engine is not None and engine.shard:
         images = list(images)
-    if target is None:
-        return []
+        if not engine.team.is_first:
+            return []
     target.mkdir(parents=True, exist_ok=True)
     for position, drawn in enumerate(images):
         title = drawn.wanted.title
