@@ -96,8 +96,8 @@ class Workers:
                 generator=torch.Generator(),  # else torch's own random state would move on
             )
             running = _without_its_signals(loader)
-        # Workers look at torch's event to hear that they shall end. One that is killed while it looks holds its lock for
-        # ever, and this process would wait for that. They are ended by a kill here: it needs no event that is shared.
+        # Workers look at torch's event to hear that they shall end. One that is killed while it looks holds its lock
+        # for ever, and this process would wait for that. They are ended by a kill here, which needs no shared event.
         running._workers_done_event = multiprocessing.Event()
         return running
 
