@@ -121,11 +121,10 @@ class Trainer:
     _failed_saves: int = 0
 
     def __post_init__(self) -> None:
-        parts, engine = self.parts, self.parts.engine
+        parts, engine, train = self.parts, self.parts.engine, self.settings
         learning = parts.method.prepare(parts.family)
         parts.family.to(engine.device)
         self._parameters = engine.shared_out(parts.family.network, learning)
-        train = self.settings
         parts.family.network = engine.wrapped(parts.family.network).train()
         optimizer = optimizer_of(train, self._parameters, parts.method.rates(self._parameters))
         self._optimizer: Any = engine.accelerator.prepare(optimizer)
@@ -270,10 +269,9 @@ class Trainer:
         if not (engine.team.is_first or engine.shard):
             return
         optimizer, rest = optimizer_memory.flatten(self._optimizer, self._parameters)
-        tensors: dict[str, Mapping[str, torch.Tensor]] = {"trainable": self._parameters, "optimizer": optimizer}
-        if self.average:
-            tensors["ema"] = self.average.tensors()
-        tensors = {part: engine.gathered(own) for part, own in tensors.items()}
+        average = {"ema": self.average.tensors()} if self.average else {}
+        held: dict[str, Mapping[str, torch.Tensor]] = {"trainable": self._parameters, "optimizer": optimizer, **average}
+        tensors = {part: engine.gathered(own) for part, own in held.items()}
         if not engine.team.is_first:
             return
         scaler = engine.accelerator.scaler
@@ -294,9 +292,8 @@ class Trainer:
             self._failed_saves += 1
             why = checkpoints.reason(fault)
             if must or self._failed_saves >= FAILED_SAVES_IN_A_ROW:
-                raise StorageError(
-                    "E-STORE-003", where=str(self.parts.checkpoints.folder), step=self.step, fault=why
-                ) from fault
+                where = str(self.parts.checkpoints.folder)
+                raise StorageError("E-STORE-003", where=where, step=self.step, fault=why) from fault
             self.parts.report.warn("W-STORE-001", step=self.step, fault=why)
             return
         self._failed_saves = 0
