@@ -3,7 +3,18 @@
 import subprocess
 import sys
 
-SUBJECTS = ("start_up", "data", "loop", "networks", "text_to_image", "sampling", "memory", "predictions", "trackers")
+SUBJECTS = (
+    "start_up",
+    "data",
+    "loop",
+    "networks",
+    "text_to_image",
+    "sampling",
+    "memory",
+    "predictions",
+    "trackers",
+    "lora",
+)
 
 if __name__ == "__main__":
     for subject in sys.argv[1:] or SUBJECTS:

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from benchmarks import predictions, trackers
+from benchmarks import lora, predictions, trackers
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +40,10 @@ def test_trackers(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.fullmatch(rf"{network} \| never answers \| 1 \| {times}", never), never
     assert re.fullmatch(rf"{network} \| 0\.2 s for a row \| [1-9] \| {times}", slow), slow
     assert re.fullmatch(rf"{network} \| TensorBoard \|  \| {times}", working), working
+
+
+def test_lora(capsys: pytest.CaptureFixture[str]) -> None:
+    lora.main(["--small"])
+    found = rows(capsys, lora.HEAD)
+    for name, row in zip(("lora.safetensors", "lora_kohya.safetensors"), found, strict=True):
+        assert re.fullmatch(rf"\| {re.escape(name)} \| [\d.]+ MB \| [\d.]+ s \| [\d.]+ s \| [+-][\d.]+ s \|", row), row

@@ -159,6 +159,39 @@ def test_a_strength_that_is_out_of_range(capsys: pytest.CaptureFixture[str]) -> 
     ))  # fmt: skip
 
 
+def test_a_file_is_no_run(tmp_path: Path) -> None:
+    lora = written(tmp_path, {TO_Q: low()})
+    with pytest.raises(FusainError) as caught:
+        actions.generate(lora, runs_folder=tmp_path)
+    assert str(caught.value) == (
+        f"E-RUN-012 '{lora}' is a file, not a run.\n"
+        f"Where: {tmp_path}\n"
+        "Do: Runs here: none. A LoRA without its run draws once it is in a base: "
+        "fusain models merge FILE --into BASE -o FOLDER"
+    )
+
+
+WRONG_NUMBERS = {
+    ("--seed", "-1"): "-1 is not in the range 0<=x<=4294967295.",
+    ("--seed", str(2**65)): f"{2**65} is not in the range 0<=x<=4294967295.",
+    ("--seed", "abc"): "'abc' is not a valid integer range.",
+    ("--steps", "0"): "0 is not in the range 1<=x<=10000.",
+    ("--guidance", "-1"): "-1.0 is not in the range 0<=x<=30.",
+    ("--count", "0"): "0 is not in the range 1<=x<=1000000.",
+    ("--size", "512xabc"): "'512xabc' is no size; write it as 768x512 (width x height)",
+}
+
+
+@pytest.mark.parametrize("words", WRONG_NUMBERS)
+def test_b37_numbers_that_cannot_be_drawn_with(words: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command.main(("generate", "run", *words))
+    assert (ended.value.code, capsys.readouterr().err) == (2, (
+        f"E-USE-001 Invalid value for '{words[0]}': {WRONG_NUMBERS[words]}\n"
+        "Do: See: fusain generate --help\n"
+    ))  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [

@@ -438,6 +438,27 @@ def test_missing_files(tmp_path):
     )
 
 
+def test_what_is_of_a_run_is_no_settings_file(tmp_path):
+    """B38: weights and a run's folder are named as what they are, and what goes on from them is said."""
+    weights, run = tmp_path / "lora.safetensors", tmp_path / "dog"
+    weights.write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
+    run.mkdir()
+    (run / "settings.json").write_text("{}")
+    with pytest.raises(SettingsError) as caught:
+        resolve(Run, path=weights)
+    assert str(caught.value) == (
+        f"E-CFG-042 '{weights}' holds weights, not settings.\n"
+        "Do: A run goes on by the command that began it. To begin a new one from these weights, give a recipe and "
+        "--method.start FILE for a LoRA, or --family.base FILE for a base."
+    )
+    with pytest.raises(SettingsError) as caught:
+        resolve(Run, path=run)
+    assert str(caught.value) == (
+        f"E-CFG-043 '{run}' is the folder of a run, not a settings file.\n"
+        "Do: Go on by the command that began it: its settings file, and --name dog if that is not the file's name."
+    )
+
+
 DIFFUSERS = "a command of one of diffusers' scripts (shell)"
 FOREIGN = {
     "job.yaml": ("job: extension\nconfig:\n  process:\n    - type: x\n", "an ai-toolkit job (YAML)"),

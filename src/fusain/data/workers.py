@@ -95,7 +95,11 @@ class Workers:
                 worker_init_fn=_be_quiet,
                 generator=torch.Generator(),  # else torch's own random state would move on
             )
-            return _without_its_signals(loader)
+            running = _without_its_signals(loader)
+        # Workers look at torch's event to hear that they shall end. One that is killed while it looks holds its lock
+        # for ever, and this process would wait for that. They are ended by a kill here, which needs no shared event.
+        running._workers_done_event = multiprocessing.Event()
+        return running
 
     def _next(self, running: Any) -> Made:
         """The next batch; a death is seen within a second, a silence counts as hung after the timeout."""

@@ -7,7 +7,8 @@ import json
 import math
 import platform
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -26,7 +27,7 @@ from fusain.data.source import Source
 from fusain.data.stream import StreamLoader
 from fusain.errors import StorageError
 from fusain.generation import gallery, samplers
-from fusain.generation.generator import Wanted, generate
+from fusain.generation.generator import Drawn, Wanted, generate
 from fusain.generation.samplers import SamplerSettings
 from fusain.models import compiled, identifiers, layout, packed
 from fusain.models.family import Facts, Family
@@ -37,7 +38,7 @@ from fusain.settings.notice import Notice
 from fusain.training import diagnosis, optimizer_trial
 from fusain.training import engine as engines
 from fusain.training.checkpoint import STORAGE_FAULTS, Checkpoints, reason
-from fusain.training.engine import EngineSettings
+from fusain.training.engine import Engine, EngineSettings
 from fusain.training.events import EventLog
 from fusain.training.method import Method
 from fusain.training.optimizers import EXTRAS, kind_of
@@ -186,7 +187,7 @@ def build_trainer(
         else:
             usual = requests.usual(family, drawing.prompts or list(dict.fromkeys(captions))[:CAPTIONS_DRAWN])
             wanted = requests.each(usual, count=drawing.count, seed=drawing.seed, negative=drawing.negative)
-            draw_into(target, family, wanted, drawing, facts={"run": folder.name, "step": step})
+            draw_into(target, family, wanted, drawing, facts={"run": folder.name, "step": step}, engine=engine)
         log("samples", step=step, path=str(target.relative_to(folder.path)))
 
     parts = Parts(
@@ -196,7 +197,7 @@ def build_trainer(
         batches=batches,
         held_out=held_out,
         names=dataset.names_of if dataset.stream is None else dataset.stream.names_of,
-        sample=sample if engine.team.is_first else lambda step: None,
+        sample=sample if engine.team.is_first or engine.shard else lambda step: None,
         checkpoints=Checkpoints(
             folder.checkpoints, keep=settings.checkpoint.keep, snapshots=settings.checkpoint.snapshots
         ),
@@ -228,15 +229,25 @@ def draw_into(
     *,
     facts: dict[str, Any],
     chunk: int | None = None,
+    engine: Engine | None = None,
 ) -> list[Path]:
-    """Draw into a folder: a PNG an image and one contact sheet. Training and `generate` both come through here."""
+    """Draw into a folder: a PNG an image and one contact sheet. Training and `generate` both come through here.
+
+    Processes that share a network draw together, all of it before the first one writes: whatever its disk does, they
+    have come to the end.
+    """
     facts = {**facts, **settings.model_dump(include={"sampler", "steps", "eta", "guidance"})}
     paths: list[Path] = []
     rows: dict[str, list[np.ndarray]] = {}
-    target.mkdir(parents=True, exist_ok=True)
     own = (family.settings.size, family.settings.size)
     chunk = chunk or few(CHUNK, max((math.prod(one.size or own) for one in wanted), default=1))
-    for position, drawn in enumerate(generate(family, wanted, settings, chunk=chunk)):
+    images: Iterable[Drawn] = generate(family, wanted, settings, chunk=chunk)
+    if engine is not None and engine.shard:
+        images = list(images)
+        if not engine.team.is_first:
+            return []
+    target.mkdir(parents=True, exist_ok=True)
+    for position, drawn in enumerate(images):
         title = drawn.wanted.title
         path = target / f"{position:05d}{'-' if title else ''}{gallery.slug(title)}.png"
         gallery.write_png(drawn, path, facts)
@@ -246,13 +257,21 @@ def draw_into(
     return paths
 
 
+@contextmanager
+def finished(trainer: Trainer) -> Iterator[None]:
+    """Within, the first process holds the final weights whole, to be saved; all processes of a split one must come."""
+    parts = trainer.parts
+    with trainer.averaged(), parts.engine.brought_together(parts.family.network):
+        yield
+
+
 def export(trainer: Trainer, folder: RunFolder) -> None:
     """The final weights, from the average where there is one, in the form that diffusers loads."""
     waiting, retired = folder.path / ".weights.tmp", folder.path / ".weights.old"
     for left in (waiting, retired):  # by a process that was killed here
         shutil.rmtree(left, ignore_errors=True)
     try:
-        with trainer.averaged():
+        with finished(trainer):
             checked = trainer.parts.method.save(trainer.parts.family, waiting)
         family = trainer.parts.family
         facts: dict[str, Any] = {"classes": list(family.facts.classes), "step": trainer.step}

@@ -34,8 +34,10 @@ class RunFolder:
         for path in (Path(run), runs_folder / run):
             if (path / "settings.json").is_file():
                 return cls(path)
-        known = sorted(path.parent.name for path in runs_folder.glob("*/settings.json"))
-        raise UsageError("E-RUN-002", where=str(runs_folder), run=run, known=", ".join(known) or "none")
+        known = ", ".join(sorted(path.parent.name for path in runs_folder.glob("*/settings.json"))) or "none"
+        raise UsageError(
+            "E-RUN-012" if Path(run).is_file() else "E-RUN-002", where=str(runs_folder), run=run, known=known
+        )
 
     @property
     def name(self) -> str:

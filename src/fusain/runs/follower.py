@@ -51,8 +51,9 @@ def follow(team: Team) -> None:
     if job["checkpoint"]:
         trainer.restore(checkpoint.read(folder.checkpoints / job["checkpoint"]))
     team.aside.clear()  # the first process said the same before the first step
-    if trainer.step < trainer.plan.steps:
-        trainer.run(StopRequest(None))
+    if trainer.step >= trainer.plan.steps or trainer.run(StopRequest(None)) is None:
+        with assembly.finished(trainer):  # its part of the final weights, which the first process saves
+            pass
     team.store.get(crew.DONE)  # what it sent last must have arrived
 
 

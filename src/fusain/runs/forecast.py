@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from fusain.models.family import Family
 from fusain.runs import encoding
 from fusain.runs.assembly import Learner
 from fusain.runs.settings import RunSettings
+from fusain.training import sharding
 from fusain.training.optimizers import bytes_remembered
 
 
@@ -97,13 +99,46 @@ def of_a_step(settings: RunSettings, dataset: Dataset, learner: Learner) -> Fore
     exchanged = sum(counts) if settings.engine.processes > 1 else 0  # PyTorch sums them up in copies
     peak = max(held.peak, weights + gradients)
     has_average = bool(train.ema_decay) and not train.is_schedule_free and not _on_gpu(settings)
-    return Forecast(
+    found = Forecast(
         weights=weights,
         gradients=gradients + exchanged,
         optimizer=bytes_remembered(train.optimizer, [one.shape for one in learning]),
         average=4 * sum(one.numel() for one in learning) if has_average else 0,
         activations=peak - weights - gradients,
     )
+    return _split(found, settings, network) if settings.engine.shard else found
+
+
+def _split(found: Forecast, settings: RunSettings, network: torch.nn.Module) -> Forecast:
+    """What one process holds of it: its own part, and what is brought together for the block that is at work.
+
+    Of that block there are the weights, those that the next one is sent ahead, and copies for the exchange.
+    """
+    weights, gradients = found.weights, 0
+    own = partial(sharding.share, processes=settings.engine.processes)
+    for part in sharding.learning_parts(network):
+        *blocks, outside = sharding.groups(part)
+        weights += _bytes(outside) + 3 * max(map(_bytes, blocks), default=0)
+        gradients += _bytes(_learning(outside)) + 2 * max((_bytes(_learning(block)) for block in blocks), default=0)
+    split = [one for part in sharding.learning_parts(network) for one in part.parameters()]
+    weights += sum(own(one.shape).numel() * one.element_size() for one in split) - _bytes(split)
+    shapes = [own(one.shape) for one in _learning(split)]
+    numbers = sum(shape.numel() for shape in shapes)
+    return replace(
+        found,
+        weights=weights,
+        gradients=4 * numbers + gradients,
+        optimizer=bytes_remembered(settings.train.optimizer, shapes),
+        average=4 * numbers if found.average else 0,
+    )
+
+
+def _learning(weights: list[torch.nn.Parameter]) -> list[torch.nn.Parameter]:
+    return [one for one in weights if one.requires_grad]
+
+
+def _bytes(weights: list[torch.nn.Parameter]) -> int:
+    return sum(one.numel() * one.element_size() for one in weights)
 
 
 def _on_gpu(settings: RunSettings) -> bool:

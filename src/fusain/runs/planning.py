@@ -74,8 +74,14 @@ class RunPlan:
         yield "checkpoint", f"every {self.checkpoint_every:,} steps" + (f"; kept for good: {kept}" if kept else "")
         yield "held-out loss", f"every {self.held_out_every:,} steps" if self.held_out else "none"
         yield "samples", f"every {self.sample_every:,} steps" if self.sample_every else "none"
-        if (processes := self.settings["engine"]["processes"]) > 1:
-            yield "processes", f"{processes}: memory and time are for each, time without their exchange of gradients"
+        engine = self.settings["engine"]
+        if engine["shard"]:
+            yield "processes", f"{engine['processes']} that hold a part each: memory is for each, nothing was measured"
+        elif engine["processes"] > 1:
+            yield (
+                "processes",
+                f"{engine['processes']}: memory and time are for each, time without their exchange of gradients",
+            )
         parts = ", ".join(f"{size(count)} {part}" for part, count in asdict(self.memory_foreseen).items() if count)
         yield "memory", f"{size(self.memory_foreseen.peak)} foreseen at the peak of a step: {parts}"
         if self.memory_peak:
@@ -100,6 +106,7 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
     peak.count_anew()
     resolved = resolve_source(RunSettings, source, overrides)
     settings = assembly.resolved_engine(resolved.settings)
+    measure = measure and not settings.engine.shard  # one process alone would hold all of it
     dataset = assembly.prepare_data(settings, folder=None, report=None)
     train = settings.train
     check_batch(dataset, batch_size=train.batch_size, accumulation=train.accumulation)

@@ -15,6 +15,8 @@ NOT_EXACT = {
     "engine.threads": "Resumed with {new} threads where it was {old}: no longer equal to the last bit.",
     "engine.processes": "Resumed with engine.processes = {new} where it was {old}: images keep their order, noise and "
     "time, but sums are rounded in another order and dropout drops others: no longer equal to the last bit.",
+    "engine.shard": "Resumed with engine.shard = {new} where it was {old}: sums are rounded in another order: "
+    "no longer equal to the last bit.",
     "engine.compile": "Resumed with engine.compile = {new} where it was {old}: sums are rounded in another order and "
     "dropout drops others: no longer equal to the last bit.",
 }

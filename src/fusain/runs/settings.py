@@ -21,7 +21,7 @@ from fusain.settings.section import Section, basic, one_of
 from fusain.training.checkpoint import CheckpointSettings
 from fusain.training.engine import EngineSettings
 from fusain.training.method import Method
-from fusain.training.optimizers import kind_of
+from fusain.training.optimizers import KINDS, kind_of
 from fusain.training.tracker import TrackSettings
 from fusain.training.trainer import Plan, TrainSettings
 
@@ -112,10 +112,24 @@ class RunSettings(Section):
                 yield SettingsError("E-FUSE-004", where=where, processes=processes)
             if self.engine.compile != "off":
                 yield SettingsError("E-FUSE-006", where=where, compile=self.engine.compile)
+        yield from self._unfit_to_be_split()
         if self.engine.base_bits != 32 and not METHODS[self.method.kind].leaves_base:
             yield SettingsError(
                 "E-CFG-050", where="engine.base_bits", bits=self.engine.base_bits, method=self.method.kind
             )
+
+    def _unfit_to_be_split(self) -> Iterator[FusainError]:
+        if not self.engine.shard:
+            return
+        where, optimizer = "engine.shard", self.train.optimizer
+        if not kind_of(optimizer).each_alone:
+            able = ", ".join(name for name, kind in KINDS.items() if kind.each_alone)
+            yield SettingsError("E-SHARD-005", where=where, optimizer=optimizer, able=able)
+        if not METHODS[self.method.kind].may_be_split:
+            able = ", ".join(name for name, method in METHODS.items() if method.may_be_split)
+            yield SettingsError("E-SHARD-006", where=where, method=self.method.kind, able=able)
+        elif getattr(self.method, "text_encoder", False):
+            yield SettingsError("E-SHARD-007", where=where)
 
     def notices(self) -> Iterator[Notice]:
         for name, what in (("checkpoint", "checkpoint is written"), ("samples", "sample is drawn")):

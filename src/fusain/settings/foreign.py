@@ -19,6 +19,8 @@ _KOHYA: Final = {
     "save_every_n_epochs",
 }
 _DIFFUSION_PIPE: Final = {"micro_batch_size_per_gpu", "pipeline_stages", "save_every_n_epochs"}
+WEIGHTS: Final = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+"""How the names of files end that are no text, and large."""
 
 
 IMPORTED: Final = ("kohya", "OneTrainer", "ai-toolkit", "diffusers")

@@ -58,6 +58,8 @@ def from_file(path: Path) -> Layer:
     shown = str(path)
     if not path.is_file():
         raise _not_found(path)
+    if path.suffix.lower() in foreign.WEIGHTS:
+        raise SettingsError("E-CFG-042", path=shown)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as fault:
@@ -130,6 +132,8 @@ def _not_found(path: Path) -> SettingsError:
     names = sorted(entry.name for entry in folder.glob("*.toml")) if folder.is_dir() else []
     near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
     shown = str(path)
+    if (path / "settings.json").is_file():
+        return SettingsError("E-CFG-043", path=shown, name=path.name)
     if path.is_dir():
         return SettingsError("E-CFG-015", path=shown)
     if near:

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import torch
 
+from fusain.training.sharding import like
+
 
 class Averaging(Protocol):
     """What the loop asks of an average."""
@@ -74,7 +76,7 @@ class Average:
 
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         for name, average in zip(self._names, self._average, strict=True):
-            average.copy_(tensors[name])
+            average.copy_(like(tensors[name], average))
 
 
 class OptimizersAverage:

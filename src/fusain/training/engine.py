@@ -6,7 +6,7 @@ import contextlib
 import gc
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from pydantic import Field
 from fusain.errors import EnvironmentFault, SettingsError
 from fusain.models.packed import Bits
 from fusain.settings.section import Section, basic
+from fusain.training import sharding
 from fusain.training.team import Team
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -43,8 +44,19 @@ class EngineSettings(Section):
     `auto` is on for convolutions on an NVIDIA GPU."""
     processes: int = Field(1, ge=1, le=1024)
     """Processes that share each batch, on a GPU each. On a CPU they gain little: threads do the same there."""
+    shard: bool = False
+    """Split weights, gradients and what the optimizer remembers over the processes (FSDP2), in place of all in each:
+    for models that leave no room on one GPU. Slower."""
 
     def faults(self) -> Iterator[SettingsError]:
+        if self.shard and self.processes == 1:
+            yield SettingsError("E-SHARD-001", where="engine.shard")
+        if self.shard and self.compile != "off":
+            yield SettingsError("E-SHARD-002", where="engine.shard", compile=self.compile)
+        if self.shard and self.base_bits != 32:
+            yield SettingsError("E-SHARD-003", where="engine.shard", bits=self.base_bits)
+        if self.shard and self.precision == "fp16":
+            yield SettingsError("E-SHARD-004", where="engine.shard")
         if self.processes > 1 and self.device not in ("auto", "cpu", "cuda"):
             yield SettingsError("E-CFG-035", where="engine.processes", processes=self.processes, device=self.device)
 
@@ -58,14 +70,44 @@ class Engine:
     threads: int
     accelerator: Any
     team: Team = field(default_factory=Team)
+    shard: bool = False
+
+    def shared_out(
+        self, network: torch.nn.Module, learning: dict[str, torch.nn.Parameter]
+    ) -> dict[str, torch.nn.Parameter]:
+        """What learns, or of a network that is split this process's part of it."""
+        if not self.shard:
+            return learning
+        return sharding.split(network, learning, device=self.device.type, processes=self.team.size)
+
+    def wrapped(self, network: torch.nn.Module) -> torch.nn.Module:
+        """The network in the precision of the run, with the sum of gradients over all processes in its backward pass.
+
+        One that is split sums them by itself.
+        """
+        wrapped: torch.nn.Module = self.accelerator.prepare_model(network, evaluation_mode=self.shard)
+        return wrapped
+
+    def gathered(self, tensors: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """Tensors as they are saved; of what is split whole ones in the first process, and all must come."""
+        return sharding.gathered(tensors, keep=self.team.is_first) if self.shard else tensors
+
+    def brought_together(self, network: torch.nn.Module) -> contextlib.AbstractContextManager[None]:
+        """Within, the first process holds a network whole that is split; all must come."""
+        here = self.team.is_first
+        return sharding.brought_together(network, here=here) if self.shard else contextlib.nullcontext()
 
     def summed(self, network: torch.nn.Module, *, at_once: bool) -> contextlib.AbstractContextManager[Any]:
         """Around a forward pass: whether the gradients of all processes are summed in its backward pass."""
-        return contextlib.nullcontext() if at_once or self.team.size == 1 else self.accelerator.no_sync(network)
+        return (
+            contextlib.nullcontext()
+            if at_once or self.shard or self.team.size == 1  # split gradients take less room than whole ones that wait
+            else self.accelerator.no_sync(network)
+        )
 
     def wrapped_again(self, network: torch.nn.Module) -> torch.nn.Module:
         """The wrapper of a network of which other parts learn now: it sums the gradients of those that it found."""
-        if self.team.size == 1:
+        if self.team.size == 1 or self.shard:
             return network
         bare = self.accelerator.unwrap_model(network, keep_fp32_wrapper=False)
         self.accelerator._models.clear()  # accelerate has no other way to let one wrapper go and keep the optimizer
@@ -140,7 +182,7 @@ def start(settings: EngineSettings, team: Team | None = None) -> Engine:
             team.meet(device.type)
         accelerator = Accelerator(mixed_precision=mixed, cpu=device.type == "cpu", kwargs_handlers=[wrapper])
     torch.set_num_threads(settings.threads)  # last, for accelerate sets a number of its own
-    return Engine(device, settings.precision, settings.threads, accelerator, team)
+    return Engine(device, settings.precision, settings.threads, accelerator, team, settings.shard and team.size > 1)
 
 
 @contextlib.contextmanager

@@ -19,8 +19,11 @@ NOISE_SEED = 0
 def held_out_loss(family: Family, method: Method, batches: Sequence[Batch], engine: Engine) -> float:
     """The mean over all images; the seed of the run has no part in it, so runs can be compared.
 
-    One process measures and tells the others: what follows from it must be the same everywhere.
+    One process measures and tells the others: what follows from it must be the same everywhere. What is split over all
+    is run by all.
     """
+    if engine.shard:
+        return engine.team.gathered(_measured(family, method, batches, engine))[0]
     return engine.team.firsts(lambda: _measured(family, method, batches, engine))
 
 

@@ -44,6 +44,8 @@ class Method(ABC):
     """Whether its loss asks the network that predicts."""
     leaves_base: ClassVar[bool] = False
     """Whether the base stays as it is, and what is saved goes beside it."""
+    may_be_split: ClassVar[bool] = False
+    """Whether several processes may share out what it trains: all of that are parameters of parts of the network."""
     usual_rates: ClassVar[tuple[float, float] | None] = None
     """The learning rates of AdamW between which it mostly works."""
     loaded_by: ClassVar[str] = ""

@@ -8,6 +8,7 @@ from typing import Any, Final
 import torch
 
 from fusain.training.optimizers import taken
+from fusain.training.sharding import like, own_part
 
 GROUP: Final = "group"
 """What tensors of a whole group are named by, before its number."""
@@ -43,9 +44,10 @@ def restore(
     memory = {number: dict(values) for number, values in rest["state"].items()}
     groups: list[dict[str, Any]] = [dict(group) for group in rest["param_groups"]]
     memory |= {f"{GROUP}{number}": group for number, group in enumerate(groups)}
+    held = {str(number): parameters[name] for number, name in enumerate(rest.get("names", ())) if name in parameters}
     for key, tensor in tensors.items():
         owner, *path = key.split(".")
-        _put(memory.setdefault(owner, {}), path, tensor)
+        _put(memory.setdefault(owner, {}), path, like(tensor, held[owner]) if owner in held else tensor)
     by_name = {id(parameter): name for name, parameter in parameters.items()}
     order = list(_in_order(optimizer))
     now = [by_name[id(parameter)] for parameter in order]
@@ -104,7 +106,7 @@ def _unshared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Some optimizers hold one tensor in several places, which safetensors does not store."""
     seen: set[int] = set()
     for name, tensor in tensors.items():
-        place = tensor.untyped_storage().data_ptr()
+        place = own_part(tensor).untyped_storage().data_ptr()
         tensors[name] = tensor.clone() if place in seen else tensor
         seen.add(place)
     return tensors

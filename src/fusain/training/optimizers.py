@@ -87,6 +87,8 @@ class Kind:
     """The only kind of device on which it runs."""
     factored: tuple[int, int] | None = None
     """Where it makes rows and columns of matrices: how many of its memories are whole, and how many so."""
+    each_alone: bool = False
+    """Whether it looks at each number of a weight alone, so that processes may share the weight out."""
 
     @property
     def package(self) -> str:
@@ -107,9 +109,9 @@ _OWN_RATE_ONLY: Final = {"scale_parameter": False, "relative_step": False, "warm
 _STEADY: Final = {"betas": (0.9, 0.99), "bias_correction": True, "safeguard_warmup": True}
 
 KINDS: Final[Mapping[str, Kind]] = {
-    "adam": Kind("torch.optim.Adam", 2, _FUSED),
-    "adamw": Kind("torch.optim.AdamW", 2, _FUSED),
-    "lion": Kind("fusain.training.lion.Lion", 1, rates_like_adamw=False),
+    "adam": Kind("torch.optim.Adam", 2, _FUSED, each_alone=True),
+    "adamw": Kind("torch.optim.AdamW", 2, _FUSED, each_alone=True),
+    "lion": Kind("fusain.training.lion.Lion", 1, rates_like_adamw=False, each_alone=True),
     "muon": Kind("fusain.training.muon.Muon", 1),
     "adafactor": Kind("transformers.optimization.Adafactor", 0.7, _OWN_RATE_ONLY, factored=(0, 1)),
     "came": Kind(f"{OTHERS}.CAME", 2.4, factored=(1, 2)),

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from fusain.training import sharding
+
 if TYPE_CHECKING:
     from fusain.training.trainer import TrainSettings
 
@@ -51,7 +53,7 @@ class AtOnce:
 
     def finish(self) -> float:
         learning = [parameter for parameter in self._parameters if parameter.grad is not None]
-        return float(self._accelerator.clip_grad_norm_(learning, self._longest))
+        return float(sharding.whole(self._accelerator.clip_grad_norm_(learning, self._longest)))
 
     def step(self) -> None:
         """Only the scale tells what was skipped: a step in one kernel is called all the same, and then does nothing."""

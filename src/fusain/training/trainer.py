@@ -20,7 +20,7 @@ from fusain.models.family import Family, at_rest
 from fusain.models.weights import check_fit
 from fusain.settings.section import basic
 from fusain.training import checkpoint as checkpoints
-from fusain.training import diagnosis, optimizer_memory
+from fusain.training import diagnosis, optimizer_memory, sharding
 from fusain.training.averaging import make_average
 from fusain.training.checkpoint import Checkpoint, Checkpoints
 from fusain.training.engine import Engine
@@ -121,13 +121,13 @@ class Trainer:
     _failed_saves: int = 0
 
     def __post_init__(self) -> None:
-        parts, engine = self.parts, self.parts.engine
-        self._parameters = parts.method.prepare(parts.family)
+        parts, engine, train = self.parts, self.parts.engine, self.settings
+        learning = parts.method.prepare(parts.family)
         parts.family.to(engine.device)
-        train = self.settings
-        self._optimizer: Any = optimizer_of(train, self._parameters, parts.method.rates(self._parameters))
-        network, self._optimizer = engine.accelerator.prepare(parts.family.network, self._optimizer)
-        parts.family.network = network.train()
+        self._parameters = engine.shared_out(parts.family.network, learning)
+        parts.family.network = engine.wrapped(parts.family.network).train()
+        optimizer = optimizer_of(train, self._parameters, parts.method.rates(self._parameters))
+        self._optimizer: Any = engine.accelerator.prepare(optimizer)
         self._stepping = make_stepping(train, engine.accelerator, self._optimizer, self._parameters)
         self.average = make_average(self._optimizer, self._parameters, train.ema_decay)
 
@@ -183,7 +183,7 @@ class Trainer:
         check_fit(self._parameters, weights, where=saved.folder)
         with torch.no_grad():
             for name, parameter in self._parameters.items():
-                parameter.copy_(weights[name])
+                parameter.copy_(sharding.like(weights[name], parameter))
         if state["optimizer_name"] == self.settings.optimizer:
             optimizer_memory.restore(self._optimizer, self._parameters, saved.tensors("optimizer"), state["optimizer"])
         if self.average:
@@ -265,13 +265,16 @@ class Trainer:
 
     def _save(self, *, must: bool) -> None:
         """A full disk costs one checkpoint and a warning; the second in a row, or one that must be, stops the run."""
-        if not self.parts.engine.team.is_first:
+        engine = self.parts.engine
+        if not (engine.team.is_first or engine.shard):
             return
         optimizer, rest = optimizer_memory.flatten(self._optimizer, self._parameters)
-        tensors: dict[str, Mapping[str, torch.Tensor]] = {"trainable": self._parameters, "optimizer": optimizer}
-        if self.average:
-            tensors["ema"] = self.average.tensors()
-        scaler = self.parts.engine.accelerator.scaler
+        average = {"ema": self.average.tensors()} if self.average else {}
+        held: dict[str, Mapping[str, torch.Tensor]] = {"trainable": self._parameters, "optimizer": optimizer, **average}
+        tensors = {part: engine.gathered(own) for part, own in held.items()}
+        if not engine.team.is_first:
+            return
+        scaler = engine.accelerator.scaler
         state = {
             **self.identity,
             "optimizer_name": self.settings.optimizer,
@@ -289,9 +292,8 @@ class Trainer:
             self._failed_saves += 1
             why = checkpoints.reason(fault)
             if must or self._failed_saves >= FAILED_SAVES_IN_A_ROW:
-                raise StorageError(
-                    "E-STORE-003", where=str(self.parts.checkpoints.folder), step=self.step, fault=why
-                ) from fault
+                where = str(self.parts.checkpoints.folder)
+                raise StorageError("E-STORE-003", where=where, step=self.step, fault=why) from fault
             self.parts.report.warn("W-STORE-001", step=self.step, fault=why)
             return
         self._failed_saves = 0

@@ -55,7 +55,7 @@ LAUNCHER: Final[dict[str, Rule]] = {
     "dynamo_backend": To("engine.compile", compiler),
     "config_file": Lacks("reading of accelerate's own file; write engine.precision and engine.device"),
     "use_deepspeed": Lacks("DeepSpeed"),
-    "use_fsdp": Lacks("FSDP here"),
+    "use_fsdp": Lacks("reading of its FSDP settings; write engine.shard"),
 }
 
 BOTH: Final[dict[str, Rule]] = {

@@ -45,6 +45,7 @@ class Full(Method):
     kind: ClassVar[str] = "full"
     Settings: ClassVar[type[Section]] = FullSettings
     needs: ClassVar[frozenset[Condition]] = frozenset({"none", "class", "text"})
+    may_be_split: ClassVar[bool] = True
 
     def __init__(self, settings: FullSettings) -> None:
         self.settings = settings

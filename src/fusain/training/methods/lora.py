@@ -87,6 +87,7 @@ class Lora(Method):
     Settings: ClassVar[type[Section]] = LoraSettings
     needs: ClassVar[frozenset[Condition]] = frozenset({"text"})
     leaves_base: ClassVar[bool] = True
+    may_be_split: ClassVar[bool] = True
     usual_rates: ClassVar[tuple[float, float] | None] = (1e-5, 1e-3)
     loaded_by: ClassVar[str] = f'load_lora_weights("{{repo}}", weight_name="{FILES["diffusers"]}")'
 
