@@ -10,8 +10,8 @@ from fusain.worlds.reader import Reader
 from tests.prove import subjects
 from tests.prove.subjects import CLASS, ELSEWHERE, NAMES, SUBJECT, Share, bare, drawn, obeyed, share, spread, whole
 
-# Pia reaches the bars; all attributes of Ada are right in 0.75, of Grom in 0.65: it is their noses that are not.
-pytestmark = [pytest.mark.prove, pytest.mark.skip(reason="of two of the three the nose is not learnt well enough yet")]
+# With seed 1 all three reach the bars; seeds 2 and 3, and the proof of the class images, are still to be measured.
+pytestmark = [pytest.mark.prove, pytest.mark.skip(reason="measured with seed 1 only on this miniature")]
 
 OF_SUBJECT, OF_EACH, OF_CLASS = 40, 6, 60
 SEEDS = (1, 2, 3)
