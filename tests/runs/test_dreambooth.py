@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -128,10 +129,18 @@ def test_a_drawing_that_was_broken_off_goes_on_where_it_was(place: Path) -> None
     assert_equal_runs(run, place / "whole")
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C is heard, even where the tests run in the background, which a shell begins deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(
     ("how", "reason"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated"), ("stop", "asked")]
 )
-def test_a_stop_is_heard_while_class_images_are_drawn(place: Path, how: Any, reason: str) -> None:
+def test_a_stop_is_heard_while_class_images_are_drawn(place: Path, how: Any, reason: str, ctrl_c: None) -> None:
     def stop(event: dict[str, Any]) -> None:
         if event["kind"] == "class_images" and event["done"] == 2:
             (place / "run" / how).touch() if how == "stop" else signal.raise_signal(how)
