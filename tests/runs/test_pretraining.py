@@ -52,19 +52,20 @@ def smallest(folder: Path) -> Miniature:
     )
 
 
-def write_settings(path: Path, family: str, method: str, more: str, data: str = "") -> None:
+def write_settings(path: Path, family: str, method: str, more: str) -> None:
     lines = ["[family]", f'kind = "{family}"', "size = 64", "[method]", f'kind = "{method}"', more]
-    path.write_text("\n".join([*lines, "[data]", "held_out = 4", data, "[train]", FEW]))
+    path.write_text("\n".join([*lines, "[data]", "held_out = 4", "[train]", FEW]))
 
 
 def smallest_xl(folder: Path) -> Miniature:
     """What it shares is a fresh base of the same words."""
-    write_settings(folder / "xl.toml", "sdxl", "full", "condition_dropout = 0.1", 'crop = "random"')
+    write_settings(folder / "xl.toml", "sd", "full", "condition_dropout = 0.1")
     words = vocabulary.tokenizer(world(40, seed=MINI_SDXL.seed).captions)
     fresh.write(replace(fresh.TINY, image=64), folder / "shared", words)
     return replace(
         MINI_SDXL,
         sizes=replace(fresh.TINY_XL, image=64),
+        changes=MINI_SDXL.changes | {"train.steps": "3"},
         drawings=40,
         text_to_image=(folder / "xl.toml",),
         shared=str(folder / "shared"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,19 +71,19 @@ def pretrain(miniature: Miniature, folder: Path, *, report: Listener | None = No
     start = _once(folder / "fresh", lambda path: _fresh(miniature, path))
     done: list[actions.TrainResult] = []
 
-    def train(settings: Path, name: str, base: Path, data: Path) -> actions.TrainResult:
-        own = {**shared, "family.base": str(base), "data.path": str(data)}
-        return actions.train(settings, name=name, overrides=list(own.items()), report=report)
+    def train(settings: Path, base: Path, data: Path, changes: Mapping[str, str]) -> actions.TrainResult:
+        own = {**shared, **changes, "family.base": str(base), "data.path": str(data)}
+        return actions.train(settings, name=settings.stem, overrides=list(own.items()), report=report)
 
     if miniature.autoencoder is not None:
         every_style = _once(folder / "every-style", lambda path: write_folder(_drawings(miniature, STYLES), path))
-        done.append(train(miniature.autoencoder, "autoencoder", start, every_style))
+        done.append(train(miniature.autoencoder, start, every_style, {}))
         if done[-1].stopped:
             return Pretrained(None, None, miniature.bars, done[-1].stopped)
         start = done[-1].folder / "weights"
     start = _once(folder / "started", lambda path: _with_words(miniature, start, path))
     for settings in miniature.text_to_image:
-        done.append(train(settings, settings.stem, start, taught))
+        done.append(train(settings, start, taught, miniature.changes))
         if done[-1].stopped:
             return Pretrained(None, None, miniature.bars, done[-1].stopped)
         start = done[-1].folder / "weights"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -44,6 +44,8 @@ class Miniature:
     """Of the last text encoder, before it reads captions for the UNet."""
     kind: str = "sd"
     """The family."""
+    changes: dict[str, str] = field(default_factory=dict)
+    """What the settings of the UNet's trainings are changed by."""
     shared: str = ""
     """A base whose tokenizer, autoencoder and first text encoder it has, with all that they learnt."""
     judged: int = 200
@@ -82,16 +84,17 @@ MINI_SDXL: Final = Miniature(
         unet_channels=(32, 80, 112),
         unet_attends=(False, True, True),
         unet_layers=2,  # the blocks of the published model, by whose numbers its LoRAs are named elsewhere
-        unet_transformers=(1, 1, 2),
         second=Second(width=128, layers=3, heads=4, pooled=64, sizes=32),
     ),
     drawings=12_000,
     seed=1,
     autoencoder=None,
-    text_to_image=(HERE / "text_to_image_xl.toml",),
+    text_to_image=MINI_SD.text_to_image,
     judge=face_reader.plan(),
     lesson=Lesson(),
     kind="sdxl",
+    # the vector of a whole caption reaches every layer, so that fewer steps do
+    changes={"family.kind": "sdxl", "data.crop": "random", "train.steps": "1000"},
     shared="fusain:mini-sd",
     bars=Bars(seconds_for_four=4.0),
 )
