@@ -93,8 +93,13 @@ MINI_SDXL: Final = Miniature(
     judge=face_reader.plan(),
     lesson=Lesson(),
     kind="sdxl",
-    # the vector of a whole caption reaches every layer, so that fewer steps do
-    changes={"family.kind": "sdxl", "data.crop": "random", "train.steps": "1000"},
+    changes={
+        "family.kind": "sdxl",  # which forgets what stood below the other kind
+        "family.size": "64",
+        "family.prediction": "v",
+        "data.crop": "random",
+        "train.steps": "1000",  # the vector of a whole caption reaches every layer, so that fewer do
+    },
     shared="fusain:mini-sd",
     bars=Bars(seconds_for_four=4.0),
 )
