@@ -82,8 +82,9 @@ def pretrain(miniature: Miniature, folder: Path, *, report: Listener | None = No
             return Pretrained(None, None, miniature.bars, done[-1].stopped)
         start = done[-1].folder / "weights"
     start = _once(folder / "started", lambda path: _with_words(miniature, start, path))
+    changes = _of_family(miniature) | miniature.changes
     for settings in miniature.text_to_image:
-        done.append(train(settings, start, taught, miniature.changes))
+        done.append(train(settings, start, taught, changes))
         if done[-1].stopped:
             return Pretrained(None, None, miniature.bars, done[-1].stopped)
         start = done[-1].folder / "weights"
@@ -94,6 +95,14 @@ def pretrain(miniature: Miniature, folder: Path, *, report: Listener | None = No
     card = miniature_card.write(miniature, quality, base, trainings=[one.folder for one in done])
     (base / "README.md").write_text(card, encoding="utf-8")
     return Pretrained(base, quality, miniature.bars)
+
+
+def _of_family(miniature: Miniature) -> dict[str, str]:
+    return {
+        "family.kind": miniature.kind,
+        "family.size": str(miniature.sizes.image),
+        "family.prediction": "v",  # at the noisiest times too there is something to learn
+    }
 
 
 def measure(miniature: Miniature, weights: Path, judge: Reader) -> Quality:

@@ -45,7 +45,7 @@ class Miniature:
     kind: str = "sd"
     """The family."""
     changes: dict[str, str] = field(default_factory=dict)
-    """What the settings of the UNet's trainings are changed by."""
+    """What the settings of the UNet's trainings are changed by, beside the family."""
     shared: str = ""
     """A base whose tokenizer, autoencoder and first text encoder it has, with all that they learnt."""
     judged: int = 200
@@ -94,9 +94,6 @@ MINI_SDXL: Final = Miniature(
     lesson=Lesson(),
     kind="sdxl",
     changes={
-        "family.kind": "sdxl",  # which forgets what stood below the other kind
-        "family.size": "64",
-        "family.prediction": "v",
         "data.crop": "random",
         "train.steps": "1000",  # the vector of a whole caption reaches every layer, so that fewer do
     },
