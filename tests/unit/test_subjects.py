@@ -10,6 +10,7 @@ import pytest
 from fusain.data.class_images import DrawnImages
 from fusain.data.dataset import DataSettings, check_batch, prepare
 from fusain.data.loader import Loader
+from fusain.data.subjects import wordings
 from fusain.errors import FusainError
 from fusain.models import identifiers
 from fusain.models.bases import fresh
@@ -324,6 +325,15 @@ def test_class_images_of_each_caption(ada, tmp_path):
     dataset = made(ada, drawn, subject={"identifier": "sks"}, class_images=wanted)
     assert asked == ["a red dog", "a blue dog"]
     assert dataset.captions == [*said_of, "a red dog", "a red dog", "a blue dog", "a blue dog"]
+
+
+def test_each_wording_of_a_prompt_has_class_images_of_its_own(ada, dogs):
+    assert wordings("a {dog|cat}{, running|}") == ["a dog, running", "a dog", "a cat, running", "a cat"]
+    assert wordings("a photo of {class_word}") == ["a photo of {class_word}"]
+    wanted = {"weight": 1, "prompt": "a {class_word}{|, on the left|, on the left}"}
+    dataset = made(ada, dogs, subject={"identifier": "sks", "class_word": "dog"}, class_images=wanted)
+    assert dogs.asked == [["a dog", "a dog, on the left"]]
+    assert dataset.captions[3:] == ["a dog"] * 5 + ["a dog, on the left"] * 5
 
 
 def test_own_class_images_without_captions_for_several_classes(tmp_path):

@@ -39,8 +39,8 @@ class ClassImageSettings(Section):
     path: Path | None = basic(None)
     """Class images of your own instead, with or without captions; folders in it are looked into."""
     prompt: str = advanced(f"a photo of {CLASS_WORD}")
-    """What is drawn, and the caption of each class image that has none. `{caption}` stands for the captions of the
-    images in turn, without the word that is learnt: `count` class images of each."""
+    """What is drawn, and the caption of each class image that has none. `{this|that}` stands for each of its wordings,
+    `{caption}` for the captions of the images without the word that is learnt: `count` class images of each."""
     steps: int = advanced(50, ge=1, le=1000)
     """Denoising steps of each class image."""
     guidance: float = advanced(10.0, ge=0, le=30)
@@ -169,11 +169,16 @@ def is_one(listing: Listing | Dataset, name: str) -> bool:
 
 
 def _prompts(settings: DataSettings, listing: Listing) -> list[str]:
-    """What class images are called, one prompt for each class or caption; a class without a word is an error."""
-    prompt, learnt = settings.class_images.prompt, [subject.identifier for subject in listing.subjects]
+    """What class images are called, one prompt for each class, caption and wording; a class without a word is ""."""
+    wordings = subjects.wordings(settings.class_images.prompt)
+    return list(dict.fromkeys(prompt for wording in wordings for prompt in _called(wording, settings, listing)))
+
+
+def _called(prompt: str, settings: DataSettings, listing: Listing) -> list[str]:
     if CAPTION in prompt:
+        learnt = [subject.identifier for subject in listing.subjects]
         plain = (subjects.nameless(learnt, caption) for caption in listing.captions or ())
-        return list(dict.fromkeys(prompt.replace(CAPTION, caption) for caption in plain))
+        return [prompt.replace(CAPTION, caption) for caption in plain]
     if CLASS_WORD not in prompt:
         return [prompt]
     words = subjects.class_words(settings.subject, listing.subjects)

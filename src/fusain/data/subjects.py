@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fusain.data.columns import Dataset
 
 IDENTIFIER, CLASS_WORD = "{identifier}", "{class_word}"
+CHOICE = re.compile(r"\{([^{}]*\|[^{}]*)\}")
 NAMES_SHOWN: Final = 3
 
 
@@ -59,6 +60,15 @@ class Subject:
     @property
     def title(self) -> str:
         return f"{self.identifier} {self.class_word}".strip()
+
+
+def wordings(prompt: str) -> list[str]:
+    """A prompt with each choice of every `{this|that}` in it; a side may be empty."""
+    found = CHOICE.search(prompt)
+    if found is None:
+        return [prompt]
+    before, after = prompt[: found.start()], prompt[found.end() :]
+    return [before + side + rest for side in found[1].split("|") for rest in wordings(after)]
 
 
 def filled(prompt: str, *, identifier: str = "", class_word: str = "") -> str:
