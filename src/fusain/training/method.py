@@ -21,6 +21,7 @@ from fusain.models.family import Condition, Family
 from fusain.settings.notice import Notice
 from fusain.settings.section import Section
 from fusain.training.losses import Loss
+from fusain.training.usual import Usual
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Method(ABC):
     """Whether the base stays as it is, and what is saved goes beside it."""
     may_be_split: ClassVar[bool] = False
     """Whether several processes may share out what it trains: all of that are parameters of parts of the network."""
-    usual_rates: ClassVar[tuple[float, float] | None] = None
-    """The learning rates of AdamW between which it mostly works."""
+    usual: ClassVar[Usual] = Usual()
+    """Between which numbers it mostly works."""
     loaded_by: ClassVar[str] = ""
     """Where it saves no whole model: what a pipeline of the base is told in plain diffusers, of a `{repo}`."""
     loaded_by_each: ClassVar[str] = ""

@@ -16,6 +16,7 @@ from fusain.settings.notice import Notice
 from fusain.settings.section import Section
 from fusain.training.losses import Loss, LossSettings, denoising_loss
 from fusain.training.method import Method, Progress
+from fusain.training.usual import BySize, Usual
 
 PATIENCE = 3
 """Held-out measurements without a new best that count as settled."""
@@ -46,6 +47,7 @@ class Full(Method):
     Settings: ClassVar[type[Section]] = FullSettings
     needs: ClassVar[frozenset[Condition]] = frozenset({"none", "class", "text"})
     may_be_split: ClassVar[bool] = True
+    usual: ClassVar[Usual] = Usual(rates=BySize(small=(1e-5, 1e-2), medium=(1e-6, 1e-4), large=(4e-7, 2e-5)))
 
     def __init__(self, settings: FullSettings) -> None:
         self.settings = settings

@@ -23,6 +23,7 @@ from fusain.training import low_rank
 from fusain.training.losses import Loss, LossSettings, denoising_loss
 from fusain.training.low_rank import TEXT, Place
 from fusain.training.method import Method, Progress
+from fusain.training.usual import BySize, Usual
 
 Plain = Literal["attention", "attention+feed_forward", "all"]
 FILES: Final[dict[adapters.Style, str]] = {"diffusers": "lora.safetensors", "kohya": "lora_kohya.safetensors"}
@@ -88,7 +89,11 @@ class Lora(Method):
     needs: ClassVar[frozenset[Condition]] = frozenset({"text"})
     leaves_base: ClassVar[bool] = True
     may_be_split: ClassVar[bool] = True
-    usual_rates: ClassVar[tuple[float, float] | None] = (1e-5, 1e-3)
+    usual: ClassVar[Usual] = Usual(
+        rates=BySize(small=(1e-4, 5e-3), medium=(1e-5, 1e-3), large=(1e-5, 5e-4)),
+        times=(1, 500),
+        own={"rank": BySize(small=(2, 32), medium=(2, 128), large=(2, 128))},
+    )
     loaded_by: ClassVar[str] = f'load_lora_weights("{{repo}}", weight_name="{FILES["diffusers"]}")'
 
     def __init__(self, settings: LoraSettings) -> None:
