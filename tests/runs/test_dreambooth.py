@@ -19,6 +19,8 @@ from fusain.models.families.sd import StableDiffusion, StableDiffusionSettings
 from fusain.models.family import Facts
 from fusain.runs import actions, history, planning
 from fusain.runs.folder import RunFolder
+from fusain.runs.settings import RunSettings, make_plan
+from fusain.settings.read import resolve
 from fusain.worlds.caricatures import portraits
 from tests.runs.training import assert_equal_runs, flat, kinds, losses, train_here
 
@@ -336,6 +338,31 @@ def test_several_subjects_in_one_run_with_class_images_of_each(place: Path) -> N
     told = dict(plan.lines())
     assert (told["subject sks face"], told["subject ohwx hat"]) == ("3 images", "1 image")
     assert told["class images"] == "4 of weight 1, 7 of them an epoch"
+
+
+RECIPES = {"dreambooth": 1e-6, "dreambooth-lora": 1e-4, "sd15-dreambooth-12gb": 1e-6}
+"""And their learning rates."""
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_recipes_have_the_settings_that_dreambooth_began_with(recipe: str) -> None:
+    """What the notes that the project came from say: class images, rate, length, the step 500 and the end."""
+    given = [("data.path", "my_dog"), ("data.subject.class_word", "dog"), ("family.size", "512")]
+    settings = resolve(RunSettings, recipe=recipe, overrides=given).settings
+    drawn = settings.data.class_images
+    assert (drawn.count, drawn.guidance, drawn.steps, drawn.eta) == (200, 10.0, 50, 0.0)
+    assert (drawn.weight, drawn.path, drawn.prompt, drawn.seed) == (1.0, None, "a photo of {class_word}", 0)
+    assert (settings.data.subject.identifier, settings.family.kind, settings.family.size) == ("sks", "sd", 512)
+    assert (settings.train.steps, settings.train.learning_rate) == (800, RECIPES[recipe])
+    numbers = make_plan(settings, entries=10)
+    assert numbers.snapshots == {500}
+    assert [step for step in (799, 800) if numbers.is_due(step, numbers.checkpoint_every)] == [800]
+
+
+def test_stable_diffusion_is_what_the_recipe_dreambooth_starts_from() -> None:
+    given = [("data.path", "my_dog"), ("data.subject.class_word", "dog")]
+    family = resolve(RunSettings, recipe="dreambooth", overrides=given).settings.family
+    assert (family.kind, family.base, family.size) == ("sd", "CompVis/stable-diffusion-v1-4", 512)
 
 
 @pytest.mark.parametrize("recipe", ["dreambooth", "dreambooth-lora"])
