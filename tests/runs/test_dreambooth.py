@@ -437,6 +437,6 @@ def test_too_few_and_too_many_steps_are_told(place: Path) -> None:
 def test_an_average_that_remembers_nothing_is_told(place: Path) -> None:
     assert unusual(place, train__steps=200, train__ema_decay=0.5) == [
         "W-TRAIN-004 With train.ema_decay = 0.5 the average remembers 2 steps only and smooths next to nothing. "
-        "(train.ema_decay) Usual are 0.99 to 0.9999, or 0 for no average."
+        "(train.ema_decay) Usual are 0.9 to 0.9999, or 0 for no average."
     ]
     assert unusual(place, train__steps=200, train__ema_decay=0.99) == []
