@@ -137,7 +137,7 @@ def test_a_method_that_trains_little_takes_higher_rates(place: Path) -> None:
 def test_an_optimizer_has_rates_of_its_own(place: Path) -> None:
     assert rate(place, "lora", "sd1", 1e-6, train__optimizer="lion") == []
     assert rate(place, "lora", "sd1", 1e-3, train__optimizer="lion") == [
-        "W-TRAIN-007 A learning rate of 0.001 is above the usual 1e-06 to 0.00033 of method 'lora' with lion on 860 "
+        "W-TRAIN-007 A learning rate of 0.001 is above the usual 1e-06 to 0.0003333 of method 'lora' with lion on 860 "
         f"million weights. {RATE}"
     ]
     assert rate(place, "lora", "sd1", 5e-3, train__optimizer="schedule_free_adamw") == []

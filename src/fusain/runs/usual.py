@@ -67,8 +67,7 @@ def _decay(settings: RunSettings, weights: int) -> Iterator[Notice]:
         decay=f"{decay:g}",
         steps=f"{1 / (1 - decay):,.0f}",
         result=" only and smooths next to nothing" if decay < low else ", longer than most runs",
-        low=f"{low:g}",
-        high=f"{high:g}",
+        usual=_spelt((low, high)),
     )
 
 
@@ -102,4 +101,4 @@ def _facts(settings: RunSettings, side: str, usual: Span, weights: int) -> dict[
 
 
 def _spelt(usual: Span) -> str:
-    return f"{usual[0]:.2g} to {usual[1]:.2g}" if usual[1] <= 1 else f"{usual[0]:g} to {usual[1]:g}"
+    return f"{usual[0]:.4g} to {usual[1]:.4g}"
