@@ -21,6 +21,7 @@ from fusain.models.family import Condition, Family
 from fusain.settings.notice import Notice
 from fusain.settings.section import Section
 from fusain.training.losses import Loss
+from fusain.training.read_back import ReadBack
 from fusain.training.usual import Usual
 
 
@@ -104,8 +105,8 @@ class Method(ABC):
         assert not state, f"{type(self).__name__} has a state and must say how it is restored"
 
     @abstractmethod
-    def save(self, family: Family, folder: Path) -> str | None:
-        """Write what was learnt; a sentence of what was checked, where it was read back."""
+    def save(self, family: Family, folder: Path) -> ReadBack | None:
+        """Write what was learnt; what was found in it, where it was read back."""
 
     def at_strength(self, strength: float) -> None:
         """How much of what was learnt is to be attached: called before it is, where somebody asks for it."""

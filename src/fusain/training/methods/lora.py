@@ -23,6 +23,7 @@ from fusain.training import low_rank
 from fusain.training.losses import Loss, LossSettings, denoising_loss
 from fusain.training.low_rank import TEXT, Place
 from fusain.training.method import Method, Progress
+from fusain.training.read_back import ReadBack
 from fusain.training.usual import BySize, Usual
 
 Plain = Literal["attention", "attention+feed_forward", "all"]
@@ -205,7 +206,7 @@ class Lora(Method):
     def restore(self, family: Family, state: dict[str, Any]) -> None:
         self.step = state["step"]
 
-    def save(self, family: Family, folder: Path) -> str:
+    def save(self, family: Family, folder: Path) -> ReadBack:
         """One file for each style that can hold it, read back and held against what was learnt."""
         learnt = low_rank.read_out(self._layers)
         if self.settings.file_dtype == "fp16":
@@ -216,10 +217,7 @@ class Lora(Method):
         for style, file in files.items():
             adapters.write(adapter, folder / file, style, dtype=dtype)
         found = adapters.verify(adapter, *(folder / file for file in files.values()))
-        return (
-            f"Read back from {' and '.join(files.values())}: {found.layers:,} of {len(self._layers):,} layers match, "
-            f"each change within {found.largest:.1e} of its largest number."
-        )
+        return ReadBack(tuple(files.values()), found.layers, len(self._layers), found.largest)
 
     def _told(self, family: Family) -> dict[str, str]:
         """What the header of a file says of the training."""
