@@ -189,6 +189,17 @@ def test_what_is_drawn_decides_where_it_is_kept(place: Path) -> None:
     assert len(list((place / "cache" / "class_images").iterdir())) == 5
 
 
+def test_another_base_draws_class_images_of_its_own(place: Path, base: Path) -> None:
+    short = {"train.steps": 1, "data.class_images.count": 2}
+    train(place, "first", short)
+    shutil.copytree(base, place / "other")
+    assert progress(train(place, "copied", {**short, "family.base": str(place / "other")})) == [], "equal weights"
+    shutil.rmtree(place / "other")
+    fresh.write(fresh.TINY, place / "other", seed=7)
+    assert progress(train(place, "second", {**short, "family.base": str(place / "other")}))[-1] == (2, 2)
+    assert len({path.parent for path in drawn_in(place)}) == 2
+
+
 def test_a_cache_that_cannot_hold_class_images(place: Path) -> None:
     (place / "cache").mkdir()
     (place / "cache" / "class_images").write_text("in the way")
@@ -226,6 +237,7 @@ def test_a_plan_draws_nothing_and_tells_what_a_training_will_draw(place: Path) -
         {"data.cache": "none", "data.flip": True},
         {"method.text_encoder": True, "method.text_encoder_steps": 1},
         {"method.text_encoder": True, "method.text_encoder_steps": 3, "train.ema_decay": 0.9},
+        {"method.kind": "lora", "method.text_encoder": True, "method.text_encoder_steps": 1},
     ],
 )
 def test_resume_is_exact_even_where_class_images_are_drawn_anew(place: Path, changes: dict[str, Any]) -> None:
@@ -270,8 +282,9 @@ def test_stored_encodings_change_no_loss(place: Path) -> None:
         assert loss == pytest.approx(losses(anew)[step], rel=2e-5)
 
 
-def test_the_text_encoder_stops_in_time(place: Path) -> None:
-    changes = {"method.text_encoder": True, "method.text_encoder_steps": 2, "checkpoint.keep": 9}
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_the_text_encoder_stops_in_time(place: Path, method: str) -> None:
+    changes = {"method.kind": method, "method.text_encoder": True, "method.text_encoder_steps": 2, "checkpoint.keep": 9}
     run = train(place, "run", changes)
     assert [event["text"] for event in kinds(run, "note")] == ["the text encoder learns no more from step 2 on"]
     two, four, six = (

@@ -20,6 +20,7 @@ from fusain.models.family import Condition, Family
 from fusain.settings.notice import Notice
 from fusain.settings.section import Section, advanced, basic
 from fusain.training import low_rank
+from fusain.training.encoder_stop import EncoderStop
 from fusain.training.losses import Loss, LossSettings, denoising_loss
 from fusain.training.low_rank import TEXT, Place
 from fusain.training.method import Method, Progress
@@ -56,6 +57,8 @@ class LoraSettings(Section):
     """Whether the text encoder learns as well: closer to new words, slower, and sooner overtrained."""
     text_encoder_rate: float = Field(0.5, gt=0, le=10)
     """Learning rate of the text encoder, as a factor of `train.learning_rate`."""
+    text_encoder_steps: int | None = Field(None, ge=1)
+    """After so many steps the text encoder learns no more, while the rest goes on; without it it learns to the end."""
     start: Path | None = None
     """A LoRA file to go on from, in the style of diffusers or kohya. Its rank must be this one."""
     condition_dropout: float = Field(0.0, ge=0, le=1)
@@ -71,7 +74,9 @@ class LoraSettings(Section):
         return alpha / (math.sqrt(self.rank) if self.rank_stabilised else self.rank)
 
     def silent_settings(self) -> dict[str, str]:
-        return {} if self.text_encoder else {"text_encoder_rate": "the text encoder does not learn"}
+        if self.text_encoder:
+            return {}
+        return dict.fromkeys(("text_encoder_rate", "text_encoder_steps"), "the text encoder does not learn")
 
     def notices(self) -> Iterable[Notice]:
         low, high = USUAL_SCALES
@@ -101,6 +106,7 @@ class Lora(Method):
         self.settings = settings
         self.strength = 1.0
         self.step = 0
+        self.encoder_stop = EncoderStop(settings.text_encoder_steps if settings.text_encoder else None)
         self._layers: dict[str, Any] = {}
         self._fresh: list[str] = []
         """Layers that the file to go on from says nothing of."""
@@ -198,13 +204,15 @@ class Lora(Method):
 
     def after_step(self, family: Family, progress: Progress) -> str | None:
         self.step = progress.step
-        return None
+        return self.encoder_stop.in_time(family, progress.step)
 
     def state(self) -> dict[str, Any]:
-        return {"step": self.step}
+        return {"step": self.step, "encoder_stopped_at": self.encoder_stop.stopped_at}
 
     def restore(self, family: Family, state: dict[str, Any]) -> None:
         self.step = state["step"]
+        if (stopped_at := state.get("encoder_stopped_at")) is not None:
+            self.encoder_stop.stop(family, stopped_at)
 
     def save(self, family: Family, folder: Path) -> ReadBack:
         """One file for each style that can hold it, read back and held against what was learnt."""
