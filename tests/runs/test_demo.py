@@ -58,6 +58,15 @@ def test_it_leaves_a_report_and_numbers(small):
     assert 0 < result.diversity < 2
 
 
+def test_it_says_what_was_found_in_the_files_of_the_lora(small):
+    found = small[0].as_json()["character"]["outcome"]["read_back"]
+    assert found["layers"] == found["learnt"] > 0
+    row = f"{found['learnt']:,} of {found['learnt']:,} layers in lora.safetensors and lora_kohya.safetensors match"
+    report = small[0].report.read_text(encoding="utf-8")
+    assert "The character: read back" in report
+    assert row in report
+
+
 def test_its_json_form(small):
     found = json.loads(json.dumps(small[0].as_json()))
     assert {"report", "run", "class_accuracy", "per_class", "diversity", "copies", "seconds"} <= set(found)

@@ -19,6 +19,8 @@ from fusain.models.families.sd import StableDiffusion, StableDiffusionSettings
 from fusain.models.family import Facts
 from fusain.runs import actions, history, planning
 from fusain.runs.folder import RunFolder
+from fusain.runs.settings import RunSettings, make_plan
+from fusain.settings.read import resolve
 from fusain.worlds.caricatures import portraits
 from tests.runs.training import assert_equal_runs, flat, kinds, losses, train_here
 
@@ -187,6 +189,17 @@ def test_what_is_drawn_decides_where_it_is_kept(place: Path) -> None:
     assert len(list((place / "cache" / "class_images").iterdir())) == 5
 
 
+def test_another_base_draws_class_images_of_its_own(place: Path, base: Path) -> None:
+    short = {"train.steps": 1, "data.class_images.count": 2}
+    train(place, "first", short)
+    shutil.copytree(base, place / "other")
+    assert progress(train(place, "copied", {**short, "family.base": str(place / "other")})) == [], "equal weights"
+    shutil.rmtree(place / "other")
+    fresh.write(fresh.TINY, place / "other", seed=7)
+    assert progress(train(place, "second", {**short, "family.base": str(place / "other")}))[-1] == (2, 2)
+    assert len({path.parent for path in drawn_in(place)}) == 2
+
+
 def test_a_cache_that_cannot_hold_class_images(place: Path) -> None:
     (place / "cache").mkdir()
     (place / "cache" / "class_images").write_text("in the way")
@@ -224,6 +237,7 @@ def test_a_plan_draws_nothing_and_tells_what_a_training_will_draw(place: Path) -
         {"data.cache": "none", "data.flip": True},
         {"method.text_encoder": True, "method.text_encoder_steps": 1},
         {"method.text_encoder": True, "method.text_encoder_steps": 3, "train.ema_decay": 0.9},
+        {"method.kind": "lora", "method.text_encoder": True, "method.text_encoder_steps": 1},
     ],
 )
 def test_resume_is_exact_even_where_class_images_are_drawn_anew(place: Path, changes: dict[str, Any]) -> None:
@@ -268,8 +282,9 @@ def test_stored_encodings_change_no_loss(place: Path) -> None:
         assert loss == pytest.approx(losses(anew)[step], rel=2e-5)
 
 
-def test_the_text_encoder_stops_in_time(place: Path) -> None:
-    changes = {"method.text_encoder": True, "method.text_encoder_steps": 2, "checkpoint.keep": 9}
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_the_text_encoder_stops_in_time(place: Path, method: str) -> None:
+    changes = {"method.kind": method, "method.text_encoder": True, "method.text_encoder_steps": 2, "checkpoint.keep": 9}
     run = train(place, "run", changes)
     assert [event["text"] for event in kinds(run, "note")] == ["the text encoder learns no more from step 2 on"]
     two, four, six = (
@@ -336,6 +351,31 @@ def test_several_subjects_in_one_run_with_class_images_of_each(place: Path) -> N
     told = dict(plan.lines())
     assert (told["subject sks face"], told["subject ohwx hat"]) == ("3 images", "1 image")
     assert told["class images"] == "4 of weight 1, 7 of them an epoch"
+
+
+RECIPES = {"dreambooth": 1e-6, "dreambooth-lora": 1e-4, "sd15-dreambooth-12gb": 1e-6}
+"""And their learning rates."""
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_recipes_have_the_settings_that_dreambooth_began_with(recipe: str) -> None:
+    """What the notes that the project came from say: class images, rate, length, the step 500 and the end."""
+    given = [("data.path", "my_dog"), ("data.subject.class_word", "dog"), ("family.size", "512")]
+    settings = resolve(RunSettings, recipe=recipe, overrides=given).settings
+    drawn = settings.data.class_images
+    assert (drawn.count, drawn.guidance, drawn.steps, drawn.eta) == (200, 10.0, 50, 0.0)
+    assert (drawn.weight, drawn.path, drawn.prompt, drawn.seed) == (1.0, None, "a photo of {class_word}", 0)
+    assert (settings.data.subject.identifier, settings.family.kind, settings.family.size) == ("sks", "sd", 512)
+    assert (settings.train.steps, settings.train.learning_rate) == (800, RECIPES[recipe])
+    numbers = make_plan(settings, entries=10)
+    assert numbers.snapshots == {500}
+    assert [step for step in (799, 800) if numbers.is_due(step, numbers.checkpoint_every)] == [800]
+
+
+def test_stable_diffusion_is_what_the_recipe_dreambooth_starts_from() -> None:
+    given = [("data.path", "my_dog"), ("data.subject.class_word", "dog")]
+    family = resolve(RunSettings, recipe="dreambooth", overrides=given).settings.family
+    assert (family.kind, family.base, family.size) == ("sd", "CompVis/stable-diffusion-v1-4", 512)
 
 
 @pytest.mark.parametrize("recipe", ["dreambooth", "dreambooth-lora"])
@@ -410,6 +450,6 @@ def test_too_few_and_too_many_steps_are_told(place: Path) -> None:
 def test_an_average_that_remembers_nothing_is_told(place: Path) -> None:
     assert unusual(place, train__steps=200, train__ema_decay=0.5) == [
         "W-TRAIN-004 With train.ema_decay = 0.5 the average remembers 2 steps only and smooths next to nothing. "
-        "(train.ema_decay) Usual are 0.99 to 0.9999, or 0 for no average."
+        "(train.ema_decay) Usual are 0.9 to 0.9999, or 0 for no average."
     ]
     assert unusual(place, train__steps=200, train__ema_decay=0.99) == []

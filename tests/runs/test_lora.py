@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from fusain.generation.generator import Wanted, generate
 from fusain.models import adapters
 from fusain.models.bases import fresh
-from fusain.runs import actions, assembly, planning, publishing
+from fusain.runs import actions, assembly, outcome, planning, publishing
+from fusain.runs.folder import RunFolder
 from fusain.runs.settings import RunSettings
 from fusain.worlds.caricatures import world, write_folder
 from tests.runs.training import assert_equal_runs, flat, kinds, losses, train_here
@@ -239,10 +240,18 @@ def test_both_files_say_what_they_are_and_nothing_of_this_machine(place: Path, t
 
 def test_the_run_reads_its_files_back_and_says_so(trained: Path) -> None:
     layers = len(adapters.read(trained / "weights" / "lora.safetensors").layers)
-    (told,) = [event["text"] for event in kinds(trained, "note") if event["text"].startswith("Read back")]
-    words = f"Read back from lora.safetensors and lora_kohya.safetensors: {layers} of {layers} layers match, "
-    apart = re.fullmatch(re.escape(words) + r"each change within ([\de.+-]+) of its largest number\.", told)
-    assert apart, told
+    told = outcome.of(RunFolder(trained))
+    words = f"{layers} of {layers} layers in lora.safetensors and lora_kohya.safetensors match, "
+    apart = re.fullmatch(
+        re.escape(words) + r"each change within ([\de.+-]+) of its largest number", dict(told.lines())["Read back"]
+    )
+    assert apart, dict(told.lines())
+    assert told.as_json()["read_back"] == {
+        "files": ("lora.safetensors", "lora_kohya.safetensors"),
+        "layers": layers,
+        "learnt": layers,
+        "largest": pytest.approx(float(apart[1]), rel=0.1),
+    }
     assert float(apart[1]) <= (1e-6 if trained.name == "dora" else torch.finfo(torch.float16).eps)
 
 

@@ -213,21 +213,6 @@ def test_b37_numbers_that_cannot_be_drawn_with(words: tuple[str, str], capsys: p
             ],
         ),
         (
-            {"train.learning_rate": 1e-6},
-            [
-                "W-LORA-021 A learning rate of 1e-06 is below the usual 1e-05 to 0.001 of this method: little may be "
-                "learnt. (train.learning_rate)"
-            ],
-        ),
-        (
-            {"train.learning_rate": 0.003},
-            [
-                "W-LORA-021 A learning rate of 0.003 is above the usual 1e-05 to 0.001 of this method: images may fall "
-                "apart. (train.learning_rate)"
-            ],
-        ),
-        ({"train.learning_rate": 1e-6, "train.optimizer": "lion"}, []),
-        (
             {"method.text_encoder_rate": 0.1},
             [
                 "W-CFG-002 'method.text_encoder_rate' has no effect in this run: the text encoder does not learn. "

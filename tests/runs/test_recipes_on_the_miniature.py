@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fusain.runs import actions
+from fusain.cli import main as command
+from fusain.runs import actions, planning
 from fusain.settings import recipes
 from fusain.worlds.caricatures import portraits, write_folder
 from tests.record import OF_RECIPES
@@ -52,3 +53,36 @@ def test_the_recipe_trains_and_draws(recipe: str, tmp_path: Path, monkeypatch: p
     with Image.open(path) as image:
         assert image.size == (64, 64)
         assert np.asarray(image).std() > 10
+
+
+PERSONAL = {"dreambooth": 0, "dreambooth-lora": 0, "lora": 20, "textual-inversion": 20}
+"""Recipes that `new` makes settings of from a folder alone, and how many captioned images lie there."""
+
+
+@pytest.mark.parametrize("recipe", PERSONAL)
+def test_new_asks_nothing_and_the_plan_tells_all(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Identifier and class word stand in the name of the folder, as kohya's scripts want it."""
+    monkeypatch.setenv("FUSAIN_CACHE", str(tmp_path / "cache"))
+    images, settings = tmp_path / "images", tmp_path / "run.toml"
+    if PERSONAL[recipe]:
+        write_folder(portraits("Ada", PERSONAL[recipe]), images)
+    else:
+        write_folder(portraits("Ada", 4), images / "10_sks person")
+        (images / "10_sks person" / "metadata.jsonl").unlink()
+    if recipe == "textual-inversion":
+        (images / "metadata.jsonl").unlink()
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(SystemExit) as ended:
+        command.main(("new", recipe, "--data", str(images), "-o", str(settings)))
+    assert (ended.value.code, capsys.readouterr().out) == (0, f"{settings}\n")
+    own = {"family.base": "fusain:mini-sd", "family.size": "64", "data.buckets": "false", "engine.device": "cpu"}
+    told = dict(planning.plan(settings, overrides=list(own.items()), measure=False).lines())
+    assert {"images", "length", "memory", "disk", "time"} <= told.keys()
+    if not PERSONAL[recipe]:
+        assert (told["subject sks person"], told["repeats"]) == ("4 images", "4 images 10 x")
+        assert told["length"] == "800 steps of 2 images = 20 epochs"
+        assert told["to draw"] == "200 class images before the first step"
+    if recipe == "lora":
+        assert told["length"] == "1,500 steps of 4 images = 300 epochs"

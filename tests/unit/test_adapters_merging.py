@@ -145,6 +145,33 @@ def test_loras_into_a_base(base, weights, file, tmp_path):
         run("merge", first, "--into", base, "-o", out)
 
 
+def test_loha_and_lokr_into_a_base_for_drawing(base, weights, tmp_path):
+    chance = torch.Generator().manual_seed(3)
+
+    def drawn(*shape):
+        return torch.randn(*shape, generator=chance)
+
+    path, out = tmp_path / "lycoris.safetensors", tmp_path / "merged"
+    outputs, inputs = weights[f"{TO_K}.weight"].shape
+    a, b = [drawn(outputs, 2) for _ in range(2)], [drawn(2, inputs) for _ in range(2)]
+    side = weights[f"{TEXT}.weight"].shape[0] // 4
+    left, right = drawn(4, 4), drawn(side, side)
+    loha, lokr = ("lora_unet_" + TO_K[len("unet.") :], "lora_te_" + TEXT[len("text_encoder.") :])
+    parts = {f"hada_w{n + 1}_a": a[n] for n in range(2)} | {f"hada_w{n + 1}_b": b[n] for n in range(2)}
+    tensors = {f"{loha.replace('.', '_')}.{name}": part for name, part in parts.items()}
+    tensors[f"{loha.replace('.', '_')}.alpha"] = torch.tensor(1.0)
+    tensors |= {f"{lokr.replace('.', '_')}.lokr_w1": left, f"{lokr.replace('.', '_')}.lokr_w2": right}
+    save_file(tensors, path)
+    assert as_json("merge", f"{path}=0.5", "--into", base, "-o", out)["matched"] == [2]
+    merged = bases.open_base(str(out)).components
+    after = {f"{part}.{name}": at for part in ("unet", "text_encoder") for name, at in merged[part].tensors().items()}
+    changed = {name for name, value in after.items() if not torch.equal(value, weights[name])}
+    assert changed == {f"{TO_K}.weight", f"{TEXT}.weight"}
+    product = (a[0] @ b[0]) * (a[1] @ b[1]) / 2
+    assert torch.allclose(after[f"{TO_K}.weight"], weights[f"{TO_K}.weight"] + 0.5 * product, atol=1e-5)
+    assert torch.allclose(after[f"{TEXT}.weight"], weights[f"{TEXT}.weight"] + 0.5 * torch.kron(left, right), atol=1e-5)
+
+
 def test_a_lora_comes_out_of_two_models_as_it_went_in(base, weights, file, tmp_path):
     made = adapter(weights, scale=0.3)
     run("merge", file(made), "--into", base, "-o", tmp_path / "tuned")

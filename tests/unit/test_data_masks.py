@@ -1,5 +1,6 @@
 """Masks beside images, or in their transparency, decide how much each pixel is learnt; bad ones are named."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from fusain.data.loader import Loader
 from fusain.data.masks import name_of
 from fusain.data.settings import DataSettings
 from fusain.errors import DataError
-from fusain.training.losses import masked
+from fusain.models.families.pixel import Pixel
+from fusain.models.family import Facts
+from fusain.training.losses import LossSettings, denoising_loss, masked
 from tests.unit.pictures import fill, noise
 
 
@@ -75,6 +78,20 @@ def test_they_weigh_errors_at_the_resolution_of_latents(folder: Path) -> None:
     errors = masked(torch.ones(4, 3, 4, 4), batch)
     assert (errors[..., :2] == 1).all()
     assert (errors[..., 2:] == 0.25).all()
+
+
+def test_what_is_learnt_of_two_halves_is_what_is_learnt_of_the_whole(folder: Path) -> None:
+    batch = batch_of(dataset(folder))
+    assert batch.masks_B1HW is not None
+    left = (batch.masks_B1HW == 1).float()
+    torch.manual_seed(0)
+    family = Pixel(Pixel.Settings(condition="none", size=16, channels=(8, 16)), Facts(()))
+    whole, one, other = (
+        denoising_loss(family, replace(batch, masks_B1HW=masks), LossSettings(), seed=0).value.item()
+        for masks in (None, left, 1 - left)
+    )
+    assert min(one, other) > 0.1
+    assert one + other == pytest.approx(whole, rel=1e-5)
 
 
 def test_transparency_is_a_mask_too(tmp_path: Path) -> None:

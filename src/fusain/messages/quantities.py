@@ -14,6 +14,14 @@ def size(count: float) -> str:
     return f"{count:.3g} TB"
 
 
+def numerous(count: int) -> str:
+    """Thousands, millions or billions, to two digits."""
+    for unit, least in (("billion", 10**9), ("million", 10**6), ("thousand", 1000)):
+        if count >= least:
+            return f"{float(f'{count / least:.2g}'):g} {unit}"
+    return str(count)
+
+
 def duration(seconds: float) -> str:
     """Seconds, minutes or hours, whichever is short."""
     if seconds < 90:

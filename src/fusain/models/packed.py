@@ -112,6 +112,12 @@ def pack_layers(network: torch.nn.Module, bits: Bits, *, without: Collection[str
                 setattr(part.get_submodule(above), last, made.of(layer, bits))
 
 
+def count_weights(network: torch.nn.Module) -> int:
+    """How many there are, of packed layers as well."""
+    plain = sum(one.numel() for one in network.parameters())
+    return plain + sum(one.shape.numel() for one in network.modules() if isinstance(one, Packing) and one.bits != 32)
+
+
 def _packed_class(layer: torch.nn.Module) -> type[PackedLinear | PackedConv2d] | None:
     kinds: dict[Any, Any] = {torch.nn.Linear: PackedLinear, torch.nn.Conv2d: PackedConv2d}
     made: type[PackedLinear | PackedConv2d] | None = kinds.get(type(layer))

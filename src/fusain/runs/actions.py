@@ -179,9 +179,10 @@ def _start(
         raise StorageError("E-RESUME-002", where=str(folder.checkpoints))
     dataset = assembly.prepare_data(settings, folder=folder, report=log)
     settings = compile_choice.made(settings, dataset, note)
-    planning.require_disk(settings, dataset, folder)
-    for notice in usual.worth_a_word(settings, dataset):
+    sketch = assembly.without_weights(settings, dataset.classes)
+    for notice in usual.worth_a_word(settings, dataset, sketch.family):
         log("warning", code=notice.code, text=str(notice))
+    planning.require_disk(settings, dataset, folder, sketch)
     others.begin(settings, folder, dataset, saved)
     trainer = assembly.build_trainer(settings, folder, dataset, log, others.team)
     if saved is None:

@@ -9,7 +9,7 @@ import platform
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -285,7 +285,7 @@ def export(trainer: Trainer, folder: RunFolder) -> None:
         raise StorageError("E-STORE-007", where=str(folder.weights), fault=reason(fault)) from fault
     shutil.rmtree(retired, ignore_errors=True)
     if checked:
-        trainer.parts.report("note", text=checked)
+        trainer.parts.report("read_back", **asdict(checked))
 
 
 def digest(settings: RunSettings) -> str:

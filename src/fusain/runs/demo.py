@@ -181,7 +181,14 @@ def demo(
         "other drawings of the same world; it knows sprites and nothing else."
     )
     shown = run_report.contents(
-        run, settings, dataset, evidence, judgement, comparisons=taught.comparisons, remarks=[remark]
+        run,
+        settings,
+        dataset,
+        evidence,
+        judgement,
+        comparisons=taught.comparisons,
+        remarks=[remark],
+        beside={"The character": RunFolder(taught.run)},
     )
     reports.write(shown, run.report)
     per_class = {name: part.value for name, part in judgement["class_accuracy"].parts.items()}

@@ -19,7 +19,7 @@ from fusain.generation import gallery
 from fusain.generation.generator import Wanted, generate
 from fusain.generation.samplers import SamplerSettings
 from fusain.models.family import Family
-from fusain.runs import actions
+from fusain.runs import actions, outcome
 from fusain.runs.folder import RunFolder
 from fusain.settings.layers import Overrides, pairs
 from fusain.training.events import Listener
@@ -68,7 +68,8 @@ class Taught:
 
     def as_json(self) -> dict[str, Any]:
         named = {"run": str(self.run), "sheet": str(self.sheet) if self.sheet else None}
-        return {**named, "steps": self.steps, "before": self.before, "after": self.after}
+        took = outcome.of(RunFolder(self.run)).as_json()
+        return {**named, "steps": self.steps, "before": self.before, "after": self.after, "outcome": took}
 
 
 def teach(folder: Path, runs: Path, name: str, *, say: Say, report: Listener | None, overrides: Overrides) -> Taught:

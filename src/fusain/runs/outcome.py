@@ -1,11 +1,11 @@
-"""What a run took, held against what was foreseen for it: the time of its steps, and the most memory at once."""
+"""What a run took, held against what was foreseen for it: time of its steps, most memory at once; and its files."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 from fusain.errors import StorageError
@@ -13,6 +13,7 @@ from fusain.messages.quantities import precise, size, span
 from fusain.runs.folder import RunFolder, read_json
 from fusain.training import events
 from fusain.training.events import Event
+from fusain.training.read_back import ReadBack
 
 WARM_STEPS, MEASURED_STEPS = 2, 3
 """What a plan measures; a run that nobody planned is foreseen by as many of its own first steps."""
@@ -44,6 +45,8 @@ class Outcome:
     holder: str
     """Whose memory: that of the `process`, or on a GPU of the `device`."""
     foreseen: Foreseen | None
+    read_back: ReadBack | None = None
+    """What was found in the files of a LoRA when they were read again after saving."""
 
     @property
     def seconds_foreseen(self) -> float | None:
@@ -67,6 +70,7 @@ class Outcome:
             "memory_foreseen": self.memory_foreseen,
             "memory_ratio": _ratio(self.memory, self.memory_foreseen),
             "foreseen_by": self.foreseen.by if self.foreseen else None,
+            "read_back": asdict(self.read_back) if self.read_back else None,
         }
 
     def lines(self) -> Iterator[tuple[str, str]]:
@@ -77,6 +81,8 @@ class Outcome:
         if self.memory:
             of = {"process": "the whole process", "device": "the GPU"}[self.holder]
             yield "Memory", f"{size(self.memory)} of {of} at the peak{self._against_memory()}"
+        if self.read_back:
+            yield "Read back", str(self.read_back)
 
     def _against_time(self) -> str:
         ratio = _ratio(self.seconds, self.seconds_foreseen)
@@ -107,7 +113,17 @@ def of(run: RunFolder) -> Outcome:
         memory=max((row["memory"] for row in peaks), default=None),
         holder=peaks[-1]["holder"] if peaks else "process",
         foreseen=_by_plan(run) or _by_first(seconds),
+        read_back=_read_back(rows),
     )
+
+
+def _read_back(rows: Sequence[Event]) -> ReadBack | None:
+    """Of the newest files."""
+    found = [row for row in rows if row["kind"] == "read_back"]
+    if not found:
+        return None
+    facts = {one.name: found[-1][one.name] for one in fields(ReadBack)}
+    return ReadBack(**facts | {"files": tuple(facts["files"])})
 
 
 def _in_the_loop(rows: Sequence[Event]) -> float:

@@ -113,18 +113,22 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
     numbers = make_plan(settings, entries=dataset.entries)
     learner = assembly.without_weights(settings, dataset.classes)
     assembly.check_drawing(settings, learner.family)
+    unusual = list(usual.worth_a_word(settings, dataset, learner.family))
     parameters = _count_parameters(learner)
+    of_method = learner.method.foreseen(learner.family, numbers.steps / numbers.steps_per_epoch)
     compiling: list[str] = []
     if measure:
         settings = compile_choice.made(settings, dataset, compiling.append)
-    unusual = usual.worth_a_word(settings, dataset)
     of_captions = assembly.foreseen(learner, dataset, assembly.captions_read(learner, dataset))
     step = _measured(settings, dataset, compiling) if measure else None
     missing = class_images.missing(dataset)
     found = RunPlan(
         settings=settings.model_dump(mode="json"),
         origins={key: str(origin) for key, origin in resolved.origins.items()},
-        notices=[str(notice) for notice in (*resolved.notices, *dataset.notices, *unusual, *of_captions, *compiling)],
+        notices=[
+            str(notice)
+            for notice in (*resolved.notices, *dataset.notices, *unusual, *of_method, *of_captions, *compiling)
+        ],
         data=dataset.report(),
         images=len(dataset.stream or dataset.subject_rows),
         held_out=len(dataset.held_out),
@@ -174,11 +178,14 @@ def _hiding_nothing(settings: RunSettings) -> RunSettings:
     return settings.model_copy(update={"method": method.model_copy(update={"condition_dropout": 0.0})})
 
 
-def require_disk(settings: RunSettings, dataset: Dataset, folder: RunFolder) -> None:
-    """Nothing starts that the disk cannot hold to its end; what a run has saved already is counted for it."""
+def require_disk(settings: RunSettings, dataset: Dataset, folder: RunFolder, sketch: assembly.Learner) -> None:
+    """Nothing starts that the disk cannot hold to its end; what a run has saved already is counted for it.
+
+    A sketch is a learner without weights.
+    """
     numbers = make_plan(settings, entries=dataset.entries)
     saved = sum(path.stat().st_size for path in folder.checkpoints.glob("step-*/*"))
-    needed = _disk(settings, numbers, _count_parameters(assembly.without_weights(settings, dataset.classes))) - saved
+    needed = _disk(settings, numbers, _count_parameters(sketch)) - saved
     free = shutil.disk_usage(_existing(settings.runs_folder)).free
     if needed > free:
         keep = settings.checkpoint.keep

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from PIL import Image
@@ -27,8 +27,9 @@ def contents(
     *,
     comparisons: Sequence[Comparison] = (),
     remarks: Sequence[str] = (),
+    beside: Mapping[str, RunFolder] | None = None,
 ) -> Contents:
-    """Everything that there is to show of a run that was judged."""
+    """Everything that there is to show of a run that was judged, and what other runs took, by titles."""
     rows = list(events.current(run.events))
     held_out_curve = [Point(row["step"], row["loss"]) for row in rows if row["kind"] == "held_out"]
     steps = [row for row in rows if row["kind"] == "step"]
@@ -49,12 +50,17 @@ def contents(
         stages=_stages(run),
         comparisons=comparisons,
         counts=[ClassCount(name, count, held_out[name]) for name, count in training.items()],
-        took=list(outcome.of(run).lines()),
+        took=[*outcome.of(run).lines(), *_took(beside or {})],
         quarantined=[(broken.name, broken.reason) for broken in dataset.quarantined],
         settings=settings.model_dump(mode="json"),
         versions=assembly.versions(),
         remarks=remarks,
     )
+
+
+def _took(runs: Mapping[str, RunFolder]) -> Iterator[tuple[str, str]]:
+    for title, run in runs.items():
+        yield from ((f"{title}: {what.lower()}", text) for what, text in outcome.of(run).lines())
 
 
 def _stages(run: RunFolder) -> list[Stage]:

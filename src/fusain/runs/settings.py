@@ -138,21 +138,10 @@ class RunSettings(Section):
                 if every and length and every >= length > 1:
                     key = f"{name}.every_{unit}"
                     yield Notice("W-CFG-004", where=key, what=what, key=key, every=every, length=length, unit=unit)
-        yield from self._unusual_rate()
+        if self.train.optimizer == "prodigy" and self.train.learning_rate != 1:
+            yield Notice("W-TRAIN-005", where="train.learning_rate", rate=f"{self.train.learning_rate:g}")
         if self.train.is_schedule_free and self.train.schedule != "constant":
             yield Notice("W-TRAIN-006", where="train.schedule", schedule=self.train.schedule)
-
-    def _unusual_rate(self) -> Iterator[Notice]:
-        usual, rate = METHODS[self.method.kind].usual_rates, self.train.learning_rate
-        if self.train.optimizer == "prodigy" and rate != 1:
-            yield Notice("W-TRAIN-005", where="train.learning_rate", rate=f"{rate:g}")
-        if usual is None or not kind_of(self.train.optimizer).rates_like_adamw or usual[0] <= rate <= usual[1]:
-            return
-        side = "below" if rate < usual[0] else "above"
-        result = "little may be learnt" if rate < usual[0] else "images may fall apart"
-        span = f"{usual[0]:g} to {usual[1]:g}"
-        where = "train.learning_rate"
-        yield Notice("W-LORA-021", where=where, rate=f"{rate:g}", side=side, usual=span, result=result)
 
     @model_validator(mode="after")
     def _method_fits_family(self) -> RunSettings:

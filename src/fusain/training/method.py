@@ -21,6 +21,8 @@ from fusain.models.family import Condition, Family
 from fusain.settings.notice import Notice
 from fusain.settings.section import Section
 from fusain.training.losses import Loss
+from fusain.training.read_back import ReadBack
+from fusain.training.usual import Usual
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class Method(ABC):
     """Whether the base stays as it is, and what is saved goes beside it."""
     may_be_split: ClassVar[bool] = False
     """Whether several processes may share out what it trains: all of that are parameters of parts of the network."""
-    usual_rates: ClassVar[tuple[float, float] | None] = None
-    """The learning rates of AdamW between which it mostly works."""
+    usual: ClassVar[Usual] = Usual()
+    """Between which numbers it mostly works."""
     loaded_by: ClassVar[str] = ""
     """Where it saves no whole model: what a pipeline of the base is told in plain diffusers, of a `{repo}`."""
     loaded_by_each: ClassVar[str] = ""
@@ -103,8 +105,8 @@ class Method(ABC):
         assert not state, f"{type(self).__name__} has a state and must say how it is restored"
 
     @abstractmethod
-    def save(self, family: Family, folder: Path) -> str | None:
-        """Write what was learnt; a sentence of what was checked, where it was read back."""
+    def save(self, family: Family, folder: Path) -> ReadBack | None:
+        """Write what was learnt; what was found in it, where it was read back."""
 
     def at_strength(self, strength: float) -> None:
         """How much of what was learnt is to be attached: called before it is, where somebody asks for it."""

@@ -81,8 +81,8 @@ class Kind:
     """Numbers in fp32 that it keeps for each weight, at most."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Its options where they are not its own defaults."""
-    rates_like_adamw: bool = True
-    """Whether learning rates that suit AdamW suit it."""
+    pace: tuple[float, float] | None = (1, 1)
+    """By what the lowest and the highest usual rate of AdamW are multiplied for it; None where nothing is known."""
     on: str = ""
     """The only kind of device on which it runs."""
     factored: tuple[int, int] | None = None
@@ -111,12 +111,12 @@ _STEADY: Final = {"betas": (0.9, 0.99), "bias_correction": True, "safeguard_warm
 KINDS: Final[Mapping[str, Kind]] = {
     "adam": Kind("torch.optim.Adam", 2, _FUSED, each_alone=True),
     "adamw": Kind("torch.optim.AdamW", 2, _FUSED, each_alone=True),
-    "lion": Kind("fusain.training.lion.Lion", 1, rates_like_adamw=False, each_alone=True),
+    "lion": Kind("fusain.training.lion.Lion", 1, pace=(1 / 10, 1 / 3), each_alone=True),
     "muon": Kind("fusain.training.muon.Muon", 1),
     "adafactor": Kind("transformers.optimization.Adafactor", 0.7, _OWN_RATE_ONLY, factored=(0, 1)),
-    "came": Kind(f"{OTHERS}.CAME", 2.4, factored=(1, 2)),
-    "prodigy": Kind(_PRODIGY, 4, _STEADY, rates_like_adamw=False),
-    "schedule_free_adamw": Kind(f"{OTHERS}.ScheduleFreeAdamW", 2),
+    "came": Kind(f"{OTHERS}.CAME", 2.4, pace=(1 / 10, 1), factored=(1, 2)),
+    "prodigy": Kind(_PRODIGY, 4, _STEADY, pace=None),
+    "schedule_free_adamw": Kind(f"{OTHERS}.ScheduleFreeAdamW", 2, pace=(1, 10)),
     "adamw_8bit": Kind("bitsandbytes.optim.AdamW8bit", 0.53),
     "paged_adamw": Kind("bitsandbytes.optim.PagedAdamW", 2, on="cuda"),
     "paged_adamw_8bit": Kind("bitsandbytes.optim.PagedAdamW8bit", 0.53, on="cuda"),
@@ -127,7 +127,7 @@ OURS: Final = frozenset({"params", "named", "paces", "lr", "weight_decay"})
 
 def kind_of(name: str) -> Kind:
     """What is known of an optimizer by its name; of one of another package little."""
-    return KINDS.get(name) or Kind(name, 2, rates_like_adamw=False)
+    return KINDS.get(name) or Kind(name, 2, pace=None)
 
 
 def bytes_remembered(name: str, shapes: Sequence[torch.Size]) -> int:

@@ -217,7 +217,7 @@ def _text_encoder(account: Account, flat: Mapping[str, Any]) -> None:
         steps = int(flat["text_encoder.stop_training_after"])
         account.put("text_encoder.stop_training_after_unit", unit, "method.text_encoder_steps", steps)
     else:
-        account.lost("text_encoder.stop_training_after_unit", unit, "set method.text_encoder_steps (method full)")
+        account.lost("text_encoder.stop_training_after_unit", unit, "set method.text_encoder_steps")
 
 
 def _second_encoder(account: Account, second: Mapping[str, Any], flat: Mapping[str, Any]) -> None:

@@ -14,8 +14,10 @@ from fusain.data.batch import Batch
 from fusain.models.family import Condition, Family
 from fusain.settings.notice import Notice
 from fusain.settings.section import Section
+from fusain.training.encoder_stop import EncoderStop
 from fusain.training.losses import Loss, LossSettings, denoising_loss
 from fusain.training.method import Method, Progress
+from fusain.training.usual import BySize, Usual
 
 PATIENCE = 3
 """Held-out measurements without a new best that count as settled."""
@@ -46,11 +48,12 @@ class Full(Method):
     Settings: ClassVar[type[Section]] = FullSettings
     needs: ClassVar[frozenset[Condition]] = frozenset({"none", "class", "text"})
     may_be_split: ClassVar[bool] = True
+    usual: ClassVar[Usual] = Usual(rates=BySize(small=(1e-5, 1e-2), medium=(1e-6, 1e-4), large=(4e-7, 2e-5)))
 
     def __init__(self, settings: FullSettings) -> None:
         self.settings = settings
         self.frozen_at: int | None = None
-        self.encoder_stopped_at: int | None = None
+        self.encoder_stop = EncoderStop(settings.text_encoder_steps if settings.text_encoder else None)
 
     def prepare(self, family: Family) -> dict[str, torch.nn.Parameter]:
         for encoder in family.text_encoders().values():
@@ -75,22 +78,8 @@ class Full(Method):
         )
 
     def after_step(self, family: Family, progress: Progress) -> str | None:
-        changed = (self._stop_encoder_in_time(family, progress), self._freeze_in_time(family, progress))
+        changed = (self.encoder_stop.in_time(family, progress.step), self._freeze_in_time(family, progress))
         return "; ".join(filter(None, changed)) or None
-
-    def _stop_encoder_in_time(self, family: Family, progress: Progress) -> str | None:
-        last = self.settings.text_encoder_steps
-        if not self.settings.text_encoder or last is None or self.encoder_stopped_at or progress.step < last:
-            return None
-        self._stop_encoder(family, progress.step)
-        return f"the text encoder learns no more from step {progress.step} on"
-
-    def _stop_encoder(self, family: Family, step: int) -> None:
-        self.encoder_stopped_at = step
-        for encoder in family.text_encoders().values():
-            for parameter in encoder.parameters():
-                parameter.requires_grad_(False)
-                parameter.grad = None
 
     def _freeze_in_time(self, family: Family, progress: Progress) -> str | None:
         if self.settings.condition_warmup == "none" or self.frozen_at is not None or family.condition == "none":
@@ -113,13 +102,13 @@ class Full(Method):
             parameter.grad = None
 
     def state(self) -> dict[str, Any]:
-        return {"frozen_at": self.frozen_at, "encoder_stopped_at": self.encoder_stopped_at}
+        return {"frozen_at": self.frozen_at, "encoder_stopped_at": self.encoder_stop.stopped_at}
 
     def restore(self, family: Family, state: dict[str, Any]) -> None:
         if state["frozen_at"] is not None:
             self._freeze(family, state["frozen_at"])
         if (stopped_at := state.get("encoder_stopped_at")) is not None:
-            self._stop_encoder(family, stopped_at)
+            self.encoder_stop.stop(family, stopped_at)
 
     def save(self, family: Family, folder: Path) -> None:
         family.save(folder)

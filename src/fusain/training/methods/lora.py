@@ -20,9 +20,12 @@ from fusain.models.family import Condition, Family
 from fusain.settings.notice import Notice
 from fusain.settings.section import Section, advanced, basic
 from fusain.training import low_rank
+from fusain.training.encoder_stop import EncoderStop
 from fusain.training.losses import Loss, LossSettings, denoising_loss
 from fusain.training.low_rank import TEXT, Place
 from fusain.training.method import Method, Progress
+from fusain.training.read_back import ReadBack
+from fusain.training.usual import BySize, Usual
 
 Plain = Literal["attention", "attention+feed_forward", "all"]
 FILES: Final[dict[adapters.Style, str]] = {"diffusers": "lora.safetensors", "kohya": "lora_kohya.safetensors"}
@@ -54,6 +57,8 @@ class LoraSettings(Section):
     """Whether the text encoder learns as well: closer to new words, slower, and sooner overtrained."""
     text_encoder_rate: float = Field(0.5, gt=0, le=10)
     """Learning rate of the text encoder, as a factor of `train.learning_rate`."""
+    text_encoder_steps: int | None = Field(None, ge=1)
+    """After so many steps the text encoder learns no more, while the rest goes on; without it it learns to the end."""
     start: Path | None = None
     """A LoRA file to go on from, in the style of diffusers or kohya. Its rank must be this one."""
     condition_dropout: float = Field(0.0, ge=0, le=1)
@@ -69,7 +74,9 @@ class LoraSettings(Section):
         return alpha / (math.sqrt(self.rank) if self.rank_stabilised else self.rank)
 
     def silent_settings(self) -> dict[str, str]:
-        return {} if self.text_encoder else {"text_encoder_rate": "the text encoder does not learn"}
+        if self.text_encoder:
+            return {}
+        return dict.fromkeys(("text_encoder_rate", "text_encoder_steps"), "the text encoder does not learn")
 
     def notices(self) -> Iterable[Notice]:
         low, high = USUAL_SCALES
@@ -88,13 +95,18 @@ class Lora(Method):
     needs: ClassVar[frozenset[Condition]] = frozenset({"text"})
     leaves_base: ClassVar[bool] = True
     may_be_split: ClassVar[bool] = True
-    usual_rates: ClassVar[tuple[float, float] | None] = (1e-5, 1e-3)
+    usual: ClassVar[Usual] = Usual(
+        rates=BySize(small=(1e-4, 5e-3), medium=(1e-5, 1e-3), large=(1e-5, 5e-4)),
+        times=(1, 500),
+        own={"rank": BySize(small=(2, 32), medium=(2, 128), large=(2, 128))},
+    )
     loaded_by: ClassVar[str] = f'load_lora_weights("{{repo}}", weight_name="{FILES["diffusers"]}")'
 
     def __init__(self, settings: LoraSettings) -> None:
         self.settings = settings
         self.strength = 1.0
         self.step = 0
+        self.encoder_stop = EncoderStop(settings.text_encoder_steps if settings.text_encoder else None)
         self._layers: dict[str, Any] = {}
         self._fresh: list[str] = []
         """Layers that the file to go on from says nothing of."""
@@ -192,15 +204,17 @@ class Lora(Method):
 
     def after_step(self, family: Family, progress: Progress) -> str | None:
         self.step = progress.step
-        return None
+        return self.encoder_stop.in_time(family, progress.step)
 
     def state(self) -> dict[str, Any]:
-        return {"step": self.step}
+        return {"step": self.step, "encoder_stopped_at": self.encoder_stop.stopped_at}
 
     def restore(self, family: Family, state: dict[str, Any]) -> None:
         self.step = state["step"]
+        if (stopped_at := state.get("encoder_stopped_at")) is not None:
+            self.encoder_stop.stop(family, stopped_at)
 
-    def save(self, family: Family, folder: Path) -> str:
+    def save(self, family: Family, folder: Path) -> ReadBack:
         """One file for each style that can hold it, read back and held against what was learnt."""
         learnt = low_rank.read_out(self._layers)
         if self.settings.file_dtype == "fp16":
@@ -211,10 +225,7 @@ class Lora(Method):
         for style, file in files.items():
             adapters.write(adapter, folder / file, style, dtype=dtype)
         found = adapters.verify(adapter, *(folder / file for file in files.values()))
-        return (
-            f"Read back from {' and '.join(files.values())}: {found.layers:,} of {len(self._layers):,} layers match, "
-            f"each change within {found.largest:.1e} of its largest number."
-        )
+        return ReadBack(tuple(files.values()), found.layers, len(self._layers), found.largest)
 
     def _told(self, family: Family) -> dict[str, str]:
         """What the header of a file says of the training."""

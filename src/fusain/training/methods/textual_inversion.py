@@ -23,6 +23,7 @@ from fusain.settings.notice import Notice
 from fusain.settings.section import Section, advanced, basic
 from fusain.training.losses import Loss, LossSettings, denoising_loss
 from fusain.training.method import Method
+from fusain.training.usual import BySize, Usual
 
 FILE: Final = "learned_embeds.safetensors"
 """What diffusers looks for in a folder."""
@@ -113,7 +114,9 @@ class TextualInversion(Method):
     Settings: ClassVar[type[Section]] = TextualInversionSettings
     needs: ClassVar[frozenset[Condition]] = frozenset({"text"})
     leaves_base: ClassVar[bool] = True
-    usual_rates: ClassVar[tuple[float, float] | None] = (1e-4, 1e-2)
+    usual: ClassVar[Usual] = Usual(
+        rates=BySize(small=(1e-4, 5e-2), medium=(1e-4, 5e-2), large=(1e-4, 5e-2)), times=(50, 5000)
+    )
     loaded_by: ClassVar[str] = 'load_textual_inversion("{repo}")'
     loaded_by_each: ClassVar[str] = LOADED_BY_EACH
     loaded_by_hand: ClassVar[str] = LOADED_BY_HAND
