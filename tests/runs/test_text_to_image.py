@@ -426,7 +426,7 @@ def test_the_plan_measures_a_step_and_tells_what_is_cut_off(place: Path) -> None
     assert found.parameters == sum(tensor.numel() for tensor in unet.values())
     assert found.seconds_per_step is not None
     (cut,) = [notice for notice in found.notices if notice.startswith("W-MODEL-001")]
-    assert "captions are longer than the 75 tokens that the text encoder reads: '00000.png' loses" in cut
+    assert "captions are longer than the 75 tokens that the text encoder reads: '00000.png' (" in cut
 
 
 @pytest.mark.parametrize("changes", [{}, {"data.buckets": True, "data.path": "shapes"}, {"data.flip": True}])
