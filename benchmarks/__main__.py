@@ -6,6 +6,7 @@ import sys
 SUBJECTS = (
     "start_up",
     "data",
+    "drawing",
     "loop",
     "networks",
     "text_to_image",

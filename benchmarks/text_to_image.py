@@ -10,7 +10,8 @@ UNet learns, average on. Measured in one run:
    step whose AdamW is one kernel as ours is, which leaves nothing but the loop. Neither encoder may stay in the memory
    of the training.
 3. Our loop without stored encodings, in turns with the bare step.
-4. With `--script`: diffusers' `examples/text_to_image/train_text_to_image.py`, unchanged, on the same base, images,
+4. Where the time of the bare step goes, by kind of operation: what could lift it.
+5. With `--script`: diffusers' `examples/text_to_image/train_text_to_image.py`, unchanged, on the same base, images,
    batch, precision and threads, with `--use_ema`, each run of it after one of ours. Aim: ours makes at least 1.45 times
    as many images a second. Starting, storing encodings once and saving at the end count on neither side.
 
@@ -76,6 +77,15 @@ HOW_DATASETS_COMES = (
     "    pip install datasets --target DIR\n"
     "and then add --with DIR."
 )
+KINDS = {
+    "convolutions, backward": ("convolution_backward",),
+    "convolutions, forward": ("mkldnn_convolution", "slow_conv", "thnn_conv"),
+    "products of matrices": ("mm", "addmm", "bmm", "baddbmm", "linear"),
+    "attention": ("softmax", "scaled_dot_product", "flash_attention"),
+    "norms": ("native_group_norm", "native_layer_norm"),
+    "optimizer": ("lerp", "addcmul", "addcdiv", "sqrt", "_fused"),
+}
+"""Operations by the beginnings of their names, without `aten::`; what is no such one is all else."""
 TIMED_SCRIPT = """
 import json, runpy, sys, time, torch
 from accelerate.optimizer import AcceleratedOptimizer
@@ -174,6 +184,26 @@ def above_the_bare_step(folder: Path, rounds: int) -> None:
     print(f"    {unstored.ratio / stored.ratio:.2f} times the step with stored encodings", flush=True)
 
 
+def where_it_goes(folder: Path, steps: int = 10) -> None:
+    """Shares of the time that the operations of a bare step take themselves."""
+    places = {"data__path": str(folder / "faces"), "family__base": str(folder / "base")}
+    settings = resolved("text-to-image", folder, **places, **SETTINGS)
+    torch.set_num_threads(usable_cores())
+    family = assembly.build_learner(settings, ()).family
+    bare = BareStep(family, batch_size=BATCH, precision=settings.engine.precision, clip_norm=1.0)
+    bare()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        for _ in range(steps):
+            bare()
+    times = {one.key.removeprefix("aten::"): one.self_cpu_time_total for one in profile.key_averages()}
+    shares = {
+        kind: sum(time for name, time in times.items() if name.startswith(names)) / sum(times.values())
+        for kind, names in KINDS.items()
+    }
+    parts = [f"{kind} {share:.0%}" for kind, share in sorted(shares.items(), key=lambda pair: -pair[1])]
+    print(f"where the bare step goes: {', '.join(parts)}, all else {1 - sum(shares.values()):.0%}", flush=True)
+
+
 def show(title: str, measured: Measured) -> None:
     times = f"bare {measured.bare * 1000:8.2f} ms  loop {measured.loop * 1000:8.2f} ms"
     print(f"{title:<32} {times}  ratio {measured.ratio:.3f}  {BATCH / measured.loop:6.1f} images/s", flush=True)
@@ -257,6 +287,7 @@ def main(arguments: argparse.Namespace) -> None:
     with drawn_faces() as folder:
         print(f"torch {torch.__version__}, {usable_cores()} threads, batch {BATCH}")
         above_the_bare_step(folder, arguments.rounds)
+        where_it_goes(folder)
         if arguments.script:
             script, more = arguments.script.resolve(), arguments.more and arguments.more.resolve()
             against_the_script(folder, script, more, steps=arguments.steps, turns=arguments.turns)

@@ -33,13 +33,14 @@ SMALL: dict[str, str] = {
 """Every recipe with its own mathematics, only the batch is smaller."""
 FEW_CLASS_IMAGES = {"data.class_images.count": "4", "data.class_images.steps": "2", "data.subject.class_word": "face"}
 OF_RECIPES = {
+    "caricature": {"track.wandb": "off"},
     "dreambooth": FEW_CLASS_IMAGES,
     "dreambooth-lora": FEW_CLASS_IMAGES,
     "demo-character": FEW_CLASS_IMAGES,
     "sd15-dreambooth-12gb": FEW_CLASS_IMAGES,
     "textual-inversion": {"data.captions.trigger_word": "<sks>"},
 }
-"""What some of them want to be told."""
+"""What some of them want to be told here."""
 
 
 ON_OTHERS = {"text-to-image on sd3": ("text-to-image", "sd3"), "lora on sd3": ("lora", "sd3")}

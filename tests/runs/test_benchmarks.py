@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from benchmarks import lora, predictions, trackers
+from benchmarks import drawing, lora, predictions, trackers
 
 
 @pytest.fixture(autouse=True)
@@ -16,6 +16,12 @@ def rows(capsys: pytest.CaptureFixture[str], head: str) -> list[str]:
     assert title == head
     assert line.count("|") == title.count("|")
     return found
+
+
+def test_drawing(capsys: pytest.CaptureFixture[str]) -> None:
+    drawing.main(["--count", "300"])
+    (row,) = rows(capsys, drawing.HEAD)
+    assert re.fullmatch(r"\| 300 \| \d+ \| [\d.]+ \| [\d.]+ ms \| 15 s \|", row), row
 
 
 def test_predictions(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Text to image on a tiny real Stable Diffusion: the same pixels from every door, caches, buckets and exact resume."""
 
+import gc
 import json
 import shutil
 from collections import namedtuple
@@ -18,7 +19,7 @@ from fusain.models.bases import fresh
 from fusain.runs import actions, planning
 from fusain.training import events
 from fusain.worlds.caricatures import world, write_folder
-from tests.runs.training import assert_equal_runs, flat, kinds, train_here, write_settings
+from tests.runs.training import as_overrides, assert_equal_runs, flat, kinds, train_here, write_settings
 
 SETTINGS = """
 [family]
@@ -122,15 +123,30 @@ def test_prompts_steer_and_sizes_are_kept(trained: Path, tmp_path: Path) -> None
 
 
 def test_with_stored_encodings_neither_encoder_takes_memory(place: Path, trained: Path, tmp_path: Path) -> None:
+    before = _encoders_alive()
     trainer = _trainer(place, tmp_path)
     family = trainer.parts.family
-    assert family.autoencoder is None
-    assert family.text_encoders() == {}
-    assert all(name.startswith("unet.") for name, _ in family.network.named_parameters())
+    for drawn in (False, True):
+        if drawn:
+            trainer.parts.sample(0)  # for which both encoders wake
+        assert _encoders_alive() == before, "somebody still holds an encoder"
+        assert family.autoencoder is None
+        assert family.text_encoders() == {}
+        assert all(name.startswith("unet.") for name, _ in family.network.named_parameters())
     batch = next(iter(trainer.parts.batches(0)))
     assert batch.pixels_BCHW.numel() == 0
     assert batch.encoded_images.shape == (4, 8, 8, 8)
     assert batch.encoded_captions.shape == (4, 77, 16)
+
+
+def _encoders_alive() -> int:
+    """How many weights of autoencoders and text encoders this process holds, whoever made them."""
+    from diffusers import AutoencoderKL
+    from transformers import CLIPTextModel
+
+    gc.collect()
+    alive = [one for one in gc.get_objects() if type(one) in (AutoencoderKL, CLIPTextModel)]
+    return sum(len(list(one.parameters())) for one in alive)
 
 
 def test_stored_encodings_change_no_loss(place: Path, trained: Path) -> None:
@@ -159,6 +175,96 @@ def test_an_edited_caption_or_image_redoes_only_its_entry(place: Path, tmp_path:
     onward = {**changes, "family.base": str(tmp_path / "edited" / "weights"), "train.seed": 2}
     train_here(place / "text.toml", "onward", tmp_path, onward)
     assert _entries(tmp_path / "cache") == {"8x8x8": 25, "77x16": 25}, "only the UNet was trained"
+
+
+@pytest.fixture(scope="module")
+def encoded(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with what the plain settings store, and other encoders beside the base."""
+    folder = tmp_path_factory.mktemp("encoded")
+    fresh.write(fresh.TINY, folder / "other", seed=5)
+    shutil.copytree(place / "base" / "tokenizer", folder / "words")
+    table = json.loads((folder / "words" / "tokenizer.json").read_text())
+    vocabulary = table["model"]["vocab"]
+    vocabulary["a</w>"], vocabulary["e</w>"] = vocabulary["e</w>"], vocabulary["a</w>"]
+    (folder / "words" / "tokenizer.json").write_text(json.dumps(table))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FUSAIN_CACHE", str(folder / "cache"))
+        _trainer(place, folder)
+    return folder
+
+
+BOTH = {"8x8x8": 24, "77x16": 24}
+
+
+@pytest.mark.parametrize(
+    ("changes", "more"),
+    [
+        ({"train.seed": 5, "train.learning_rate": 1e-4, "method.condition_dropout": 0.0, "train.batch_size": 2}, {}),
+        ({"family.base": "other"}, BOTH),
+        ({"family.vae": "other/vae"}, {"8x8x8": 24}),
+        ({"data.flip": True}, {"8x8x8": 24}),
+        ({"family.size": 64}, {"8x16x16": 24}),
+        ({"data.crop": "random"}, {}),
+        ({"family.tokenizer": "words"}, {"77x16": 24}),
+        ({"family.clip_skip": 1}, {"77x16": 24}),
+        ({"family.text_windows": 2}, {"154x16": 24}),
+        ({"data.captions.suffix": "in chalk"}, {"77x16": 24}),
+        ({"data.captions.shuffle_tokens": True}, {}),
+        ({"method.text_encoder": True}, {}),
+    ],
+    ids=str,
+)
+def test_whatever_changes_an_encoding_makes_one_of_its_own(
+    place: Path, encoded: Path, tmp_path: Path, monkeypatch: Any, changes: dict[str, Any], more: dict[str, int]
+) -> None:
+    """And what is handed over is what the encoders at hand make of image and caption."""
+    monkeypatch.setenv("FUSAIN_CACHE", str(shutil.copytree(encoded / "cache", tmp_path / "cache")))
+    places = ("family.base", "family.vae", "family.tokenizer")
+    changes = {key: str(encoded / value) if key in places else value for key, value in changes.items()}
+    trainer = _trainer(place, tmp_path, changes)
+    assert _entries(tmp_path / "cache") == {
+        shape: BOTH.get(shape, 0) + more.get(shape, 0) for shape in BOTH.keys() | more.keys()
+    }
+    batch = next(iter(trainer.parts.batches(0)))
+    unstored = _trainer(place, tmp_path / "bare", {**changes, "data.cache": "none"}).parts
+    plain = next(iter(unstored.batches(0)))
+    assert batch.captions == plain.captions
+    with torch.no_grad():
+        if batch.encoded_images is not None:
+            images = unstored.family.encode_pixels(plain.pixels_BCHW)
+            torch.testing.assert_close(batch.encoded_images, images, rtol=0, atol=1e-5)
+        if batch.encoded_captions is not None:
+            captions = unstored.family.encode_captions(plain.captions)
+            torch.testing.assert_close(batch.encoded_captions, captions, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words", "stored_shape"),
+    [
+        ({"method.text_encoder": True}, "captions are not kept: the text encoder learns", "8x8x8"),
+        (
+            {"data.captions.shuffle_tokens": True},
+            "captions are not kept: every draw shuffles its caption (data.captions.shuffle_tokens)",
+            "8x8x8",
+        ),
+        (
+            {"data.crop": "random"},
+            'images are not kept: every draw is cropped anew (data.crop = "random")',
+            "77x16",
+        ),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_stored_is_not_and_that_is_said(
+    place: Path, tmp_path: Path, monkeypatch: Any, changes: dict[str, Any], words: str, stored_shape: str
+) -> None:
+    monkeypatch.setenv("FUSAIN_CACHE", str(tmp_path / "cache"))
+    trainer = _trainer(place, tmp_path, changes)
+    assert _entries(tmp_path / "cache") == {stored_shape: 24}
+    (told,) = [event["text"] for event in kinds(tmp_path / "bare", "warning") if event["code"] == "W-DATA-012"]
+    assert told == f"W-DATA-012 Encoded {words}. They are encoded in every step, which is slower."
+    assert set(trainer.parts.family.text_encoders()) == ({"text_encoder"} if stored_shape == "8x8x8" else set())
+    assert (trainer.parts.family.autoencoder is None) == (stored_shape == "8x8x8")
 
 
 def _entries(cache: Path) -> dict[str, int]:
@@ -205,14 +311,15 @@ def test_an_autoencoder_learns_without_captions_and_shows_what_it_gives_back(pla
     train_here(place / "text.toml", "next", tmp_path, {"family.base": str(tmp_path / "run" / "weights")})
 
 
-def _trainer(place: Path, tmp_path: Path) -> Any:
+def _trainer(place: Path, tmp_path: Path, changes: dict[str, Any] | None = None) -> Any:
     from fusain.runs import assembly
     from fusain.runs.folder import RunFolder
     from fusain.runs.settings import RunSettings
     from fusain.settings.read import resolve_source
     from fusain.training.events import EventLog
 
-    resolved = resolve_source(RunSettings, place / "text.toml", [("runs_folder", str(tmp_path))])
+    overrides = as_overrides({"runs_folder": str(tmp_path), **(changes or {})})
+    resolved = resolve_source(RunSettings, place / "text.toml", overrides)
     settings = assembly.resolved_engine(resolved.settings)
     folder = RunFolder.named(tmp_path, "bare")
     folder.create()
@@ -319,7 +426,7 @@ def test_the_plan_measures_a_step_and_tells_what_is_cut_off(place: Path) -> None
     assert found.parameters == sum(tensor.numel() for tensor in unet.values())
     assert found.seconds_per_step is not None
     (cut,) = [notice for notice in found.notices if notice.startswith("W-MODEL-001")]
-    assert "captions are longer than the 75 tokens that the text encoder reads: '00000.png' loses" in cut
+    assert "captions are longer than the 75 tokens that the text encoder reads: '00000.png' (" in cut
 
 
 @pytest.mark.parametrize("changes", [{}, {"data.buckets": True, "data.path": "shapes"}, {"data.flip": True}])

@@ -200,7 +200,8 @@ def test_one_that_is_not_installed_is_told_before_any_work(
     fault = refused(settings, runs, changes)
     assert isinstance(fault, EnvironmentFault)
     assert str(fault) == (
-        f"E-ENV-006 {name} is not installed.\nWhere: {key}\nDo: pip install 'fusain[{extra}]', or leave {key} out."
+        f"E-ENV-006 {name} is not installed.\nWhere: {key}\n"
+        f"Do: pip install 'fusain[{extra}]', or do without it: --{key} {'off' if name == 'W&B' else 'false'}."
     )
     assert not (runs / "run" / "settings.json").exists()
 

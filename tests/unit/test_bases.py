@@ -266,7 +266,8 @@ def test_tokenizers(folder, whole, tmp_path):
     assert bases.find_tokenizer(bases.open_base(str(path)), str(whole / "tokenizer")) == whole / "tokenizer"
     assert refused(path, tokenizer=str(tmp_path)) == (
         f"E-MODEL-043 The folder holds no tokenizer.\nWhere: {tmp_path}\n"
-        "Do: Give a folder that holds vocab.json and merges.txt; a diffusers folder has one called tokenizer."
+        "Do: Give a folder that holds tokenizer.json, or vocab.json and merges.txt; a diffusers folder has one called "
+        "tokenizer."
     )
     edit(folder / "tokenizer" / "tokenizer_config.json", auto_map={"AutoTokenizer": "evil.Tokenizer"})
     with pytest.raises(UnsafeFileError, match="`auto_map`"):

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fusain.data import cores
 from fusain.errors import StorageError
+from fusain.worlds import caricatures
 from fusain.worlds.caricature_parts import characters
 from fusain.worlds.caricature_parts.combinations import is_kept_out
 from fusain.worlds.caricatures import (
@@ -101,6 +103,17 @@ def test_a_larger_scale_draws_the_same_picture_anew(style: str) -> None:
     reduced = large.reshape(SIDE, 4, SIDE, 4, 3).mean((1, 3))
     assert np.abs(reduced - small).mean() < 4.0
     assert (large != large[::4, ::4].repeat(4, 0).repeat(4, 1)).any()
+
+
+def test_several_processes_draw_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "usable", lambda: 1)
+    alone = world(30, seed=6, styles=STYLES, bad_share=0.4)
+    monkeypatch.setattr(cores, "usable", lambda: 2)
+    monkeypatch.setattr(caricatures, "_PIECE", 7)
+    together = world(30, seed=6, styles=STYLES, bad_share=0.4)
+    np.testing.assert_array_equal(together.images, alone.images)
+    assert (together.faces, together.captions, together.french) == (alone.faces, alone.captions, alone.french)
+    assert together.faults == alone.faults
 
 
 def test_nearly_all_images_are_distinct(faces: Caricatures) -> None:

@@ -105,6 +105,19 @@ def test_how_far_an_image_may_be_enlarged():
     assert Shapes(512, 64, 2.0, max_upscale=8.0).one(64, 64) == (512, 512)
 
 
+@pytest.mark.parametrize("limit", [1.0, 1.15, 2.0])
+def test_nothing_is_enlarged_beyond_the_limit(limit):
+    """Whatever its size: each side that is learnt is at most so much longer than it was, or the image is put aside."""
+    rng = np.random.default_rng(1)
+    heights, widths = rng.integers(1, 1500, (2, 5000)).astype(np.int32)
+    found = Shapes(512, 64, 2.0, limit).of(heights, widths)
+    fits = found[:, 0] > 0
+    assert 0.3 < fits.mean() < 1
+    assert (found[fits] <= np.column_stack([heights, widths])[fits] * limit).all()
+    resized = covering(heights[fits], widths[fits], found[fits])
+    assert (resized <= np.column_stack([heights, widths])[fits] * limit + 0.5).all()
+
+
 def test_one_image_is_treated_as_all_are():
     rng = np.random.default_rng(0)
     heights, widths = rng.integers(1, 2000, (2, 500)).astype(np.int32)
@@ -299,7 +312,11 @@ def test_crop_loss_of_every_image(folder):
     report = squares.report()
     assert report.crop_loss_mean == pytest.approx((5 / 3 + 5 / 9) / 16)
     assert report.crop_loss_hard == 6
-    assert list(report.crop_loss_worst) == ["b/tall/000.png", *(f"b/00{n}.png" for n in range(4))]
+    assert report.crop_loss_worst == {
+        "b/tall/000.png": pytest.approx(5 / 9),
+        **{f"b/00{number}.png": pytest.approx(1 / 3) for number in range(5)},
+    }
+    assert next(iter(report.crop_loss_worst)) == "b/tall/000.png"
     assert dict(report.lines())["cropped away"] == (
         "13.9% of an image on average; 6 lose more than 20%; most: 'b/tall/000.png' 56%, 'b/000.png' 33%, "
         "'b/001.png' 33%, 'b/002.png' 33%, 'b/003.png' 33%"

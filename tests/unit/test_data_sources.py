@@ -289,6 +289,26 @@ GOOD = {"file_name": "000.png"}
             'Do: Remove one of the lines; to use an image more often write "repeats": 2.',
         ),
         (
+            '{"file_name": "001.png", "text": "half of \\ud83d"}',
+            "E-DATA-042 A line of the metadata cannot be used: 'text' holds U+D83D, which is no character of a text.\n"
+            "Where: {file}, line 2\nDo: Mend the line.",
+        ),
+        (
+            {"file_name": "001.png", "text": "a\0b"},
+            "E-DATA-042 A line of the metadata cannot be used: 'text' holds U+0000, which is no character of a text.\n"
+            "Where: {file}, line 2\nDo: Mend the line.",
+        ),
+        (
+            '{"file_name": "\\ud83d.png"}',
+            "E-DATA-042 A line of the metadata cannot be used: 'file_name' holds U+D83D, which is no character of a "
+            "text.\nWhere: {file}, line 2\nDo: Mend the line.",
+        ),
+        (
+            {"file_name": "001.png", "text": ["a cat", "a black cat"]},
+            "E-DATA-042 A line of the metadata cannot be used: 'text' is a list and no text.\n"
+            "Where: {file}, line 2\nDo: Mend the line.",
+        ),
+        (
             {"file_name": "001.png", "repeats": 1.5},
             "E-DATA-042 A line of the metadata cannot be used: 'repeats' is 1.5, which is no number from 1 up.\n"
             "Where: {file}, line 2\nDo: Mend the line.",

@@ -111,6 +111,18 @@ def test_every_flag_has_its_row_on_the_page(script):
     assert rows == expected
 
 
+OF_THE_COMMAND = {
+    *(("family", key) for key in ("base", "size")),
+    ("data", "caption_column"),
+    *(("train", key) for key in ("steps", "batch_size", "accumulation", "learning_rate", "schedule")),
+    *(("train", key) for key in ("clip_norm", "ema_decay")),
+    ("samples", "prompts"),
+    *(("engine", key) for key in ("precision", "gradient_checkpointing")),
+    ("track", "wandb"),
+}
+"""What the recipe has of it; the data are the user's own, no warm-up is the default, the hub is `fusain publish`."""
+
+
 def test_the_command_that_the_project_began_with(tmp_path):
     source = FOREIGN / "train_text_to_image.sh"
     made = writing.import_file(source, tmp_path / "run.toml")
@@ -120,6 +132,8 @@ def test_the_command_that_the_project_began_with(tmp_path):
     assert made.account.of("lost") == made.account.of("unknown") == []
     for section, settings in recipe.items():
         assert {key: values[section][key] for key in settings} == settings, section
+    assert {(section, key) for section in recipe for key in recipe[section]} >= OF_THE_COMMAND
+    assert values["train"].get("warmup_steps", 0) == recipe["train"].get("warmup_steps", 0) == 0
     assert values["data"] == {
         "path": "Acadys/PointConImagesV2",
         "kind": "datasets",

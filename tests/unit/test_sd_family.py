@@ -66,10 +66,15 @@ def test_long_captions_fill_windows_that_each_begin_and_end(base: Path) -> None:
 
 
 def test_what_is_cut_off_is_told(base: Path) -> None:
-    (notice,) = family(base).foreseen(["short.png", "long.png"], ["a hat", "abc " * 30])
+    captions = {"short.png": "a hat", "long.png": "abc " * 30, "story.png": "abc " * 5_000}
+    captions |= {f"{number}.png": "abc " * 26 for number in range(4)}
+    (notice,) = family(base).foreseen(list(captions), list(captions.values()))
     assert str(notice) == (
-        "W-MODEL-001 1 captions are longer than the 75 tokens that the text encoder reads: "
-        "'long.png' loses \"abc abc abc abc abc\". "
+        "W-MODEL-001 6 captions are longer than the 75 tokens that the text encoder reads: "
+        "'long.png' (90 tokens) loses \"abc abc abc abc abc\"; "
+        f"'story.png' (15000 tokens) loses \"{'abc ' * 14}abc…\"; "
+        "'0.png' (78 tokens) loses \"abc\"; '1.png' (78 tokens) loses \"abc\"; '2.png' (78 tokens) loses \"abc\" "
+        "and 1 more. "
         "A token is a short word or a part of one. family.text_windows = 2 reads twice as many."
     )
     assert text.cut_off(family(base).tokenizer, "a hat", windows=1) == ""

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
-import multiprocessing
-import os
-import signal
-import warnings
+import itertools
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from fusain.data import fitting, images
+from fusain.data import cores, fitting, images
 from fusain.data.fitting import Crop
 from fusain.data.images import Pixels
 from fusain.data.shapes import Shape, Shapes
@@ -171,44 +165,15 @@ def _hashes(rows: Pixels) -> npt.NDArray[np.uint8]:
 def examine_files(source: Source, names: Sequence[str], fit: Fit) -> Iterator[Examined]:
     """All files in order, chunk by chunk."""
     chunks = [names[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
-    done = 0
-    if len(names) >= WORTH_A_POOL and _cores() > 1 and "fork" in multiprocessing.get_all_start_methods():
-        with _pool() as pool:
-            try:
-                for found in pool.map(examine_names, *zip(*((source, chunk, fit) for chunk in chunks), strict=True)):
-                    done += 1
-                    yield found
-            except BrokenProcessPool:
-                pass  # one was killed, mostly for memory: what is left is done here, one image at a time
-    for chunk in chunks[done:]:
-        yield examine_names(source, chunk, fit)
+    pieces = [(source, chunk, fit) for chunk in chunks]
+    if len(names) >= WORTH_A_POOL:
+        yield from cores.spread(examine_names, pieces)
+    else:
+        yield from itertools.starmap(examine_names, pieces)
 
 
 def examine_passing(source: Source, names: Sequence[str], fit: Fit) -> Iterator[Examined]:
     """All images that lie in memory, chunk by chunk, on threads: other processes would have to be sent them."""
     chunks = [names[start : start + PASSING_CHUNK] for start in range(0, len(names), PASSING_CHUNK)]
-    with ThreadPoolExecutor(_cores()) as pool:
+    with ThreadPoolExecutor(cores.usable()) as pool:
         yield from pool.map(lambda chunk: examine_names(source, chunk, fit), chunks)
-
-
-@contextmanager
-def _pool() -> Iterator[ProcessPoolExecutor]:
-    """A process a core. They are forked: a fresh interpreter would run the user's script once more."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
-        pool = ProcessPoolExecutor(_cores(), mp_context=multiprocessing.get_context("fork"), initializer=_be_quiet)
-        try:
-            yield pool
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _be_quiet() -> None:
-    """Ctrl-C is answered by the parent alone, and a request to stop ends this process at once."""
-    gc.freeze()  # else the first collection would write to, and so copy, all memory shared with the parent
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

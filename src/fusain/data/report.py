@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 EXTREME_ASPECT: Final = 4
 PAIRS_SHOWN: Final = 20
 WORST_SHOWN: Final = 5
+WORST_LISTED: Final = 1_000
 HARD_CROP: Final = 0.2
 
 
@@ -57,6 +58,7 @@ class DataReport:
     crop_loss_mean: float
     """Share of an image that is cropped away."""
     crop_loss_worst: dict[str, float]
+    """Of each image that loses something, the worst first; of more than a thousand images the first thousand."""
     crop_loss_hard: int
     """Images that lose more than a fifth."""
     buckets: dict[str, dict[str, int]]
@@ -128,7 +130,8 @@ class DataReport:
         if self.extreme_aspect:
             yield "cropped hard", f"{self.extreme_aspect:,} images are longer than {EXTREME_ASPECT} : 1"
         if self.crop_loss_worst:
-            worst = ", ".join(f"'{name}' {share:.0%}" for name, share in self.crop_loss_worst.items())
+            shown = list(self.crop_loss_worst.items())[:WORST_SHOWN]
+            worst = ", ".join(f"'{name}' {share:.0%}" for name, share in shown)
             hard = f"{self.crop_loss_hard:,} lose more than {HARD_CROP:.0%}"
             yield "cropped away", f"{self.crop_loss_mean:.1%} of an image on average; {hard}; most: {worst}"
         for shape, counts in self.buckets.items():
@@ -208,7 +211,7 @@ def _repeats(dataset: Dataset, rows: npt.NDArray[np.int64], all_times: int) -> d
 
 
 def _worst_crops(dataset: Dataset) -> dict[str, float]:
-    worst = np.argsort(-dataset.crop_loss, kind="stable")[:WORST_SHOWN]
+    worst = np.argsort(-dataset.crop_loss, kind="stable")[:WORST_LISTED]
     return {dataset.names[row]: float(dataset.crop_loss[row]) for row in worst.tolist() if dataset.crop_loss[row] > 0}
 
 

@@ -111,7 +111,8 @@ class Shards:
 
     def __init__(self, files: Files, image_column: str | None, caption_column: str | None) -> None:
         if importlib.util.find_spec("datasets") is None:
-            raise EnvironmentFault("E-ENV-006", where="data.path", name="datasets", extra="data", key="data.streaming")
+            otherwise = "leave data.streaming out"
+            raise EnvironmentFault("E-ENV-006", where="data.path", name="datasets", extra="data", otherwise=otherwise)
         self.files, self.names = files, tuple(files.names)
         with ThreadPoolExecutor(ENDS_AT_ONCE) as pool:
             self._ends = list(pool.map(self._end, self.names))

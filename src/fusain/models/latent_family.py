@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, cast
 
@@ -51,6 +51,14 @@ class LatentFamily(Family):
     def readers(self) -> Sequence[str]:
         """Components that make of captions what is stored."""
         return self.clips
+
+    def cutters(self) -> Iterable[Any]:
+        """Whatever cuts captions to tokens for those components."""
+        return self.tokenizers().values()
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        return {"tokenizers": [bases.tokenizer_id(tokenizer) for tokenizer in self.cutters()]}
 
     def text_encoders(self) -> dict[str, torch.nn.Module]:
         encoders = {name: getattr(self._bare, name) for name in self.clips}

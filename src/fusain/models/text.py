@@ -12,6 +12,8 @@ from fusain.models import new_words, text_names, weights
 from fusain.settings.notice import Notice
 
 CUTS_SHOWN = 5
+LONGEST_SHOWN = 60
+"""Letters of what a caption loses; a story would fill the screen."""
 
 
 def hiding(captions: Sequence[str], dropped_B: torch.Tensor | None) -> tuple[str, ...]:
@@ -61,12 +63,19 @@ def cut_off(tokenizer: Any, caption: str, *, windows: int) -> str:
 
 def cuts(tokenizer: Any, names: Sequence[str], captions: Sequence[str], *, windows: int) -> Iterator[Notice]:
     """What to say of captions that do not fit, by the names of their images."""
-    rests = [cut_off(tokenizer, caption, windows=windows) for caption in captions]
-    cut = [f"'{name}' loses \"{rest}\"" for name, rest in zip(names, rests, strict=False) if rest]
+    cut = [
+        f"'{name}' ({len(_plain(tokenizer, caption))} tokens) loses \"{_shortened(rest)}\""
+        for name, caption in zip(names, captions, strict=False)
+        if (rest := cut_off(tokenizer, caption, windows=windows))
+    ]
     if cut:
         shown = "; ".join(cut[:CUTS_SHOWN]) + (f" and {len(cut) - CUTS_SHOWN:,} more" if cut[CUTS_SHOWN:] else "")
         limit = windows * (tokenizer.model_max_length - 2)
         yield Notice("W-MODEL-001", count=f"{len(cut):,}", limit=limit, shown=shown)
+
+
+def _shortened(rest: str) -> str:
+    return rest if len(rest) <= LONGEST_SHOWN else f"{rest[:LONGEST_SHOWN].rstrip()}…"
 
 
 def states(encoder: torch.nn.Module, tokens_BWL: torch.Tensor, *, clip_skip: int) -> torch.Tensor:

@@ -89,8 +89,9 @@ class Tracker(ABC):
 
     def __init__(self, place: Place) -> None:
         if importlib.util.find_spec(self.package) is None:
-            where = f"track.{self.kind}"
-            raise EnvironmentFault("E-ENV-006", where=where, name=self.name, extra=self.extra, key=where)
+            where, default = f"track.{self.kind}", TrackSettings.model_fields[self.kind].default
+            otherwise = f"do without it: --{where} {str(default).lower()}"
+            raise EnvironmentFault("E-ENV-006", where=where, name=self.name, extra=self.extra, otherwise=otherwise)
         self.place = place
         self.left_out = 0
         """Files that were gone again before they could be handed on."""

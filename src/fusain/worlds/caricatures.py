@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pictures
 
+from fusain.data import cores
 from fusain.worlds.caricature_parts.attributes import (
     ATTRIBUTES,
     KEPT_BACK_STYLE,
@@ -57,6 +58,8 @@ _SEEDS_PER_WORLD: Final = 2**32
 _FAULT_STREAM: Final = 24
 _ORDER_STREAM: Final = 25
 _FIRST_FACE_STREAM: Final = 1_000
+_PIECE: Final = 256
+"""Images that a process draws before it hands them over; up to so many need no other process."""
 
 
 @dataclass(frozen=True)
@@ -117,24 +120,32 @@ def portraits(
     return _drawn(faces, [""] * count, scale)
 
 
-def _drawn(faces: list[Face], faults: Sequence[str], scale: int) -> Caricatures:
-    count = len(faces)
-    images = np.empty((count, SIDE * scale, SIDE * scale, 3), dtype=np.uint8)
-    for number in sorted(range(count), key=lambda each: faults[each] == COPY):
-        if faults[number] == COPY:
-            original = _good_image_near(number, faults)
-            faces[number], images[number] = faces[original], images[original]
-            continue
-        images[number] = draw(faces[number], scale)
-        if faults[number]:
-            images[number] = spoil(images[number], faults[number], Dice(_FAULT_STREAM, faces[number].seed))
-    return Caricatures(
-        images,
-        tuple(faces),
-        tuple(caption(face, face.seed) for face in faces),
-        tuple(caption(face, face.seed, "fr") for face in faces),
-        tuple(faults),
-    )
+def _drawn(faces: Sequence[Face], faults: Sequence[str], scale: int) -> Caricatures:
+    shown = [
+        faces[_good_image_near(number, faults)] if fault == COPY else faces[number]
+        for number, fault in enumerate(faults)
+    ]
+    pieces = [
+        (shown[start : start + _PIECE], faults[start : start + _PIECE], scale) for start in range(0, len(shown), _PIECE)
+    ]
+    images = np.empty((len(shown), SIDE * scale, SIDE * scale, 3), dtype=np.uint8)
+    english, french = list[str](), list[str]()
+    for part in cores.spread(_piece, pieces):
+        images[len(english) : len(english) + len(part.captions)] = part.images
+        english += part.captions
+        french += part.french
+    return Caricatures(images, tuple(shown), tuple(english), tuple(french), tuple(faults))
+
+
+def _piece(faces: Sequence[Face], faults: Sequence[str], scale: int) -> Caricatures:
+    """A part of a world; a copy is its original, drawn once more."""
+    images = np.stack([draw(face, scale) for face in faces])
+    for image, face, fault in zip(images, faces, faults, strict=True):
+        if fault and fault != COPY:
+            image[:] = spoil(image, fault, Dice(_FAULT_STREAM, face.seed))
+    captions = [(caption(face, face.seed), caption(face, face.seed, "fr")) for face in faces]
+    english, french = zip(*captions, strict=True)
+    return Caricatures(images, tuple(faces), english, french, tuple(faults))
 
 
 def write_folder(world: Caricatures, folder: Path) -> None:

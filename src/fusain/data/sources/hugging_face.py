@@ -84,7 +84,8 @@ class HuggingFace(Source):
     def _splits(self) -> dict[str, Any]:
         """The rows of each split, by its name; of images the stored bytes."""
         if importlib.util.find_spec("datasets") is None:
-            raise EnvironmentFault("E-ENV-006", where="data.path", name="datasets", extra="data", key="data.path")
+            otherwise = "leave data.path out"
+            raise EnvironmentFault("E-ENV-006", where="data.path", name="datasets", extra="data", otherwise=otherwise)
         with quietly(self.path):
             found = dict(self._opened())
         for split, rows in found.items():

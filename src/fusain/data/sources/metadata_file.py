@@ -8,10 +8,11 @@ import itertools
 import json
 import os
 import posixpath
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
 
@@ -23,6 +24,8 @@ from fusain.errors import DataError, UnsafeFileError
 FILES = ("metadata.jsonl", "metadata.csv")
 CAPTION_COLUMNS = ("text", "caption")
 LABEL_COLUMNS = ("label", "class")
+_NO_CHARACTER: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]")
+"""Controls, and halves of characters as JSON may spell them, which nothing can read."""
 
 
 @dataclass(frozen=True)
@@ -152,28 +155,41 @@ def _row(file: Path, line: int, record: dict[str, Any], captions: tuple[str, ...
     name = record.get("file_name")
     if not isinstance(name, str) or not name.strip():
         raise DataError("E-DATA-043", where=where, columns=", ".join(map(str, record)) or "none")
+    _require_characters(name, "file_name", where)
     plain = posixpath.normpath(name.replace("\\", "/"))
-    if plain.startswith(("/", "../")) or plain == ".." or plain[1:2] == ":" or "\0" in plain:
+    if plain.startswith(("/", "../")) or plain == ".." or plain[1:2] == ":":
         raise UnsafeFileError("E-SEC-003", where=where, name=name)
     split = record.get("split")
     return Row(
         name=plain,
         line=line,
-        caption=_text(record, captions),
-        label=_text(record, LABEL_COLUMNS),
+        caption=_text(record, captions, where),
+        label=_text(record, LABEL_COLUMNS, where),
         weight=_number(record, "weight", where, least=0.0),
         repeats=int(_number(record, "repeats", where, least=1)),
         is_held_out=None if split is None else str(split).lower() in HELD_OUT_FOLDERS,
     )
 
 
-def _text(record: dict[str, Any], columns: tuple[str, ...]) -> str | None:
+def _text(record: dict[str, Any], columns: tuple[str, ...], where: str) -> str | None:
     """The first of the columns that is there; numbers count as text, so 1 and "1" are one class."""
     for column in columns:
         value = record.get(column)
-        if value is not None and str(value).strip():
-            return " ".join(str(value).split())
+        if value is None or not str(value).strip():
+            continue
+        if isinstance(value, list | dict):
+            kind = type(value).__name__
+            raise DataError("E-DATA-042", where=where, problem=f"'{column}' is a {kind} and no text")
+        text = " ".join(str(value).split())
+        _require_characters(text, column, where)
+        return text
     return None
+
+
+def _require_characters(text: str, column: str, where: str) -> None:
+    if found := _NO_CHARACTER.search(text):
+        problem = f"'{column}' holds U+{ord(found[0]):04X}, which is no character of a text"
+        raise DataError("E-DATA-042", where=where, problem=problem)
 
 
 def _number(record: dict[str, Any], column: str, where: str, *, least: float) -> float:

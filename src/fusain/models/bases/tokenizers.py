@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -78,3 +80,11 @@ def load_tokenizer(base: Base, given: str | None = None, part: str = FIRST) -> A
     if part != FIRST and folder.name != part:
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True, pad_token=PADDING_2)
     return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def tokenizer_id(tokenizer: Any) -> str:
+    """SHA-256 of everything that decides which tokens a text becomes; where its files lie is no part of it."""
+    table = json.loads(tokenizer.backend_tokenizer.to_str())
+    ruled = {name: part for name, part in table.items() if name not in ("truncation", "padding")}  # of the last call
+    ends = [tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.model_max_length]
+    return hashlib.sha256(json.dumps([ruled, ends], sort_keys=True).encode()).hexdigest()

@@ -122,7 +122,8 @@ class StableDiffusion(LatentFamily):
 
     @property
     def reading(self) -> dict[str, Any]:
-        return {"clip_skip": self.settings.clip_skip, "windows": self.settings.text_windows}
+        own = {"clip_skip": self.settings.clip_skip, "windows": self.settings.text_windows}
+        return super().reading | own
 
     def tokenizers(self) -> dict[str, Any]:
         return {"text_encoder": self.tokenizer}

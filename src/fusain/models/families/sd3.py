@@ -202,6 +202,9 @@ class StableDiffusion3(LatentFamily):
     def tokenizers(self) -> dict[str, Any]:
         return self._tokenizers
 
+    def cutters(self) -> list[Any]:
+        return [*self._tokenizers.values(), *([self._t5_tokenizer] if self._reads_t5 else [])]
+
     def beside(self) -> list[torch.nn.Module]:
         return [*super().beside(), *([] if self._t5 is None else [self._t5])]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
@@ -72,8 +72,12 @@ def paint(face: Face, scale: int) -> npt.NDArray[np.uint8]:
     colours = _colours(values)
     for is_head, parts in ((False, _body(values, pose)), (True, _head(values, pose))):
         place = _placed(values["position"], pose if is_head else None, unit)
-        for builder, arguments in parts:
-            _lay(brush, _inked(values["style"], is_head, builder, *arguments), place, colours)
+        _lay(
+            brush,
+            [_inked(values["style"], is_head, builder, *arguments) for builder, arguments in parts],
+            place,
+            colours,
+        )
     return np.asarray(image.reduce(fineness), dtype=np.uint8)
 
 
@@ -158,17 +162,22 @@ def _placed(position: str, pose: _Pose | None, unit: float) -> Place:
 
 def _lay(
     brush: ImageDraw.ImageDraw,
-    inked: _Inked,
+    parts: Sequence[_Inked],
     place: Place,
     colours: Mapping[str, Colour],
 ) -> None:
     matrix, shift = place
+    corners = np.concatenate([part.corners for part in parts])  # one product for all costs no more than one for each
     # Rounded, so that the last bit of a machine's cosine moves no pixel.
-    numbers: list[float] = np.round(inked.corners @ matrix + shift, 3).ravel().tolist()
-    start = 0
-    for end, role in zip(inked.ends, inked.roles, strict=True):
-        brush.polygon(numbers[2 * start : 2 * end], fill=colours[role])
-        start = end
+    numbers: list[float] = np.round(corners @ matrix + shift, 3).ravel().tolist()
+    first = 0
+    for part in parts:
+        start = first
+        for own_end, role in zip(part.ends, part.roles, strict=True):
+            end = first + own_end
+            brush.polygon(numbers[2 * start : 2 * end], fill=colours[role])
+            start = end
+        first = start
 
 
 def _colours(values: Mapping[str, str]) -> dict[str, Colour]:
