@@ -42,17 +42,20 @@ def original(full, name, part):
     return {prefix + names[key]: shape for key, shape in full[name][part].items()}
 
 
-@pytest.mark.parametrize("name", ["sd1", "sd2"])
+@pytest.mark.parametrize("name", ["sd1", "sd2", "sdxl"])
 def test_a_whole_file_at_full_size(name, full):
     file = {key: shape for part in full[name] for key, shape in original(full, name, part).items()}
     found = detection.look(file)
     assert (found.architecture, found.holds) == (name, ("unet", "vae", "text_encoder"))
-    width = {"sd1": 768, "sd2": 1024}[name]
-    assert found.evidence == (
-        f"model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight (320 x {width})"
-    )
+    evidence = {
+        "sd1": "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight (320 x 768)",
+        "sd2": "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight (320 x 1024)",
+        "sdxl": "input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight (640 x 2048)",
+    }
+    assert found.evidence == f"model.diffusion_model.{evidence[name]}"
     inpainting = file | {"model.diffusion_model.input_blocks.0.0.weight": (320, 9, 3, 3)}
-    assert detection.look(inpainting).words == f"Stable Diffusion {name[-1]}.x for inpainting"
+    words = {"sd1": "Stable Diffusion 1.x", "sd2": "Stable Diffusion 2.x", "sdxl": "Stable Diffusion XL"}[name]
+    assert detection.look(inpainting).words == f"{words} for inpainting"
 
 
 @pytest.mark.parametrize("name", ["sd1", "sd2", "sdxl"])
