@@ -14,6 +14,7 @@ from fusain.models.bases import fresh
 from fusain.models.families.sdxl import StableDiffusionXL, StableDiffusionXLSettings
 from fusain.models.family import Facts
 from fusain.runs import pretraining
+from fusain.training.events import Event
 from fusain.worlds import face_reader
 from fusain.worlds.caricatures import ATTRIBUTES, world
 from fusain.worlds.mini import vocabulary
@@ -103,6 +104,27 @@ def test_a_miniature_is_made_and_found_again(tmp_path: Path) -> None:
     assert again.quality is not None
     assert again.quality.attributes == made.quality.attributes
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_miniature_that_was_stopped_goes_on_and_becomes_the_same(tmp_path: Path) -> None:
+    miniature, stops = smallest(tmp_path), ["autoencoder", "hearing"]
+
+    def stop_in_time(event: Event) -> None:
+        if event["kind"] == "step" and stops and (tmp_path / "parts" / stops[0]).is_dir():
+            (tmp_path / "parts" / stops.pop(0) / "stop").touch()
+
+    for _ in range(2):
+        stopped = pretraining.pretrain(miniature, tmp_path / "parts", report=stop_in_time)
+        assert (stopped.folder, stopped.quality, stopped.stopped) == (None, None, "asked")
+        assert list(stopped.lines()) == ["Stopped; the same command goes on."]
+    parts, straight = (pretraining.pretrain(miniature, tmp_path / name) for name in ("parts", "straight"))
+    assert parts.quality is not None
+    assert straight.quality is not None
+    assert parts.quality.attributes == straight.quality.attributes
+    assert parts.folder is not None
+    assert straight.folder is not None
+    for path in parts.folder.rglob("*.safetensors"):
+        assert path.read_bytes() == (straight.folder / path.relative_to(parts.folder)).read_bytes(), path
 
 
 def test_a_miniature_of_xl_takes_over_what_is_there_and_is_told_of_sizes_and_crops(tmp_path: Path) -> None:

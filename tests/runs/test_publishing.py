@@ -25,7 +25,9 @@ COMMIT = "d" * 40
 
 
 @pytest.mark.parametrize("run", ["classes", "text"])
-def test_all_files_arrive_bit_equal_in_one_commit(published_runs: Path, publish: Any, hub: World, run: str) -> None:
+def test_all_files_arrive_bit_equal_in_one_commit(
+    published_runs: Path, publish: Any, hub: World, home: Path, run: str
+) -> None:
     said = publish(run, "--repo", "me/model", "--licence", "creativeml-openrail-m", "--format", "json")
     assert (said.code, said.err) == (0, "")
     answer, repository = json.loads(said.out), hub.repositories["me/model"]
@@ -41,6 +43,9 @@ def test_all_files_arrive_bit_equal_in_one_commit(published_runs: Path, publish:
     assert repository.commits == [f"Weights of step {4 if run == 'classes' else 2}, by Fusain 0.1.0"]
     assert hub.tokens == {f"Bearer {TOKEN}"}
     assert_telemetry_is_off(hub.agents)
+    kept = [path for place in (published_runs / run, home) for path in place.rglob("*") if path.is_file()]
+    assert kept
+    assert not [path for path in kept if TOKEN.encode() in path.read_bytes()], "the token was stored"
 
 
 def test_the_card_of_a_pixel_run(published_runs: Path, publish: Any) -> None:

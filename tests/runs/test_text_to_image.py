@@ -113,6 +113,34 @@ def test_training_generate_and_plain_diffusers_draw_the_same(trained: Path, tmp_
         assert np.abs(one.astype(int) - np.asarray(picture)).max() <= 1
 
 
+def test_the_command_draws_what_plain_diffusers_draws_at_another_size(trained: Path, tmp_path: Path) -> None:
+    """From a file of prompts, with a negative one; `--size` is width x height."""
+    from diffusers import DiffusionPipeline
+
+    from fusain.cli import main as command
+
+    prompts, drawn = tmp_path / "prompts.txt", tmp_path / "drawn"
+    prompts.write_text("# two\na red hat\n\ngreen skin\n")
+    wishes = ["--prompts-file", str(prompts), "--negative", "glasses", "--size", "64x32", "--seed", "7"]
+    with pytest.raises(SystemExit) as caught:
+        command.main(["generate", str(trained), *wishes, "--count", "2", "-o", str(drawn)])
+    assert not caught.value.code
+    pipeline = DiffusionPipeline.from_pretrained(trained / "weights")
+    pipeline.set_progress_bar_config(disable=True)
+
+    def plain(prompt: str, seed: int, negative: str | None) -> np.ndarray:
+        generator = torch.Generator().manual_seed(seed)
+        shape: dict[str, Any] = {"height": 32, "width": 64, "num_inference_steps": 3, "guidance_scale": 3.0}
+        return np.asarray(pipeline(prompt, negative_prompt=negative, generator=generator, **shape).images[0])
+
+    found = flat(sorted(drawn.glob("0*.png")))
+    wanted = [plain(prompt, seed, "glasses") for prompt in ("a red hat", "green skin") for seed in (7, 8)]
+    for one, other in zip(found, wanted, strict=True):
+        assert one.shape == (32, 64, 3)
+        assert np.abs(one.astype(int) - other).max() <= 1
+    assert np.abs(wanted[0].astype(int) - plain("a red hat", 7, None)).max() > 1, "the negative prompt has no effect"
+
+
 def test_prompts_steer_and_sizes_are_kept(trained: Path, tmp_path: Path) -> None:
     drawn = actions.generate(trained, prompts=["a", "b"], count=1, size=(64, 32), output=tmp_path / "drawn")
     one, other = flat(drawn.images)

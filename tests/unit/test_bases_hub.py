@@ -104,6 +104,8 @@ class Hub(BaseHTTPRequestHandler):
         body = self.files.get(name)
         if body is None:
             return self.send(404, X_Error_Code="EntryNotFound")
+        if owner == "hotel" and name.endswith(".safetensors"):
+            return self.send(200, b"<html>log in</html>", with_body=with_body, Content_Type="text/html")
         etag = hashlib.sha256(body).hexdigest()
         if owner == "half" and name.endswith(".safetensors") and with_body:
             body = body[: len(body) // 2]
@@ -183,6 +185,12 @@ FAULTS = [
         "E-NET-005 What answered is not the hub (no answer of the hub's form).\nWhere: portal/model\n"
         "Why: A proxy, or the log-in page of a network, may stand between.\n"
         "Do: Open {endpoint}/portal/model in a browser on this machine, then try again.",
+    ),
+    (
+        "hotel/model",
+        "E-NET-005 What answered is not the hub (no answer of the hub's form).\nWhere: hotel/model\n"
+        "Why: A proxy, or the log-in page of a network, may stand between.\n"
+        "Do: Open {endpoint}/hotel/model in a browser on this machine, then try again.",
     ),
     (
         "half/model",

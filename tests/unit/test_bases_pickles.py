@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import collections
 import os
 import pickle
 import subprocess
@@ -119,6 +120,30 @@ def test_a_malicious_checkpoint(kind, marker, tmp_path):
     )
     assert caught.value.exit_code == 10
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["evil.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("thing", "name"),
+    [
+        (Calls(torch.hub.load, "owner/name"), "torch.hub.load"),
+        (
+            Calls(torch.storage._load_from_bytes, pickle.dumps(Calls(os.system, "true"))),
+            "torch.storage._load_from_bytes",
+        ),
+        (Calls(collections.namedtuple, "X", "a"), "collections.namedtuple"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_names_of_torch_that_no_weights_need(thing, name, tmp_path):
+    """They pass for names of tensors at first, and torch's unpickler refuses them by name."""
+    path, out = tmp_path / "evil.ckpt", tmp_path / "out.safetensors"
+    torch.save({"state_dict": {"weight": torch.zeros(2), "x": thing}}, path)
+    with pytest.raises(UnsafeFileError) as caught:
+        pickles.convert(path, out)
+    assert str(caught.value).startswith("E-SEC-005 The pickle was refused: ")
+    assert name in str(caught.value)
+    assert "weights_only" not in str(caught.value)
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from fusain.cli.main import fusain
 from fusain.errors import SettingsError
 from fusain.models import bases
 from fusain.models.bases.opening import lies_at
+from fusain.worlds.caricatures import ATTRIBUTES
+from fusain.worlds.mini.miniature import MINI_SD
 from fusain.worlds.mini.vocabulary import RARE_WORDS
 
 
@@ -59,7 +63,27 @@ def test_rare_words_are_one_token_each(folder: Path) -> None:
 
 
 def test_its_card_tells_how_it_was_made_and_how_good_it_is(folder: Path) -> None:
+    """The recipes that the package carries, the seed, the identity of the images, and what was measured."""
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert "fusain world pretrain mini-sd" in card
-    assert "| attributes, mean |" in card
+    assert f"`fusain world pretrain mini-sd`, seed {MINI_SD.seed}: from {MINI_SD.drawings:,} faces" in card
+    assert MINI_SD.autoencoder is not None
+    for path in (MINI_SD.autoencoder, *MINI_SD.text_to_image):
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        train = settings["train"]
+        told = ", ".join(
+            f"{key} {train[key]}" for key in ("steps", "batch_size", "optimizer", "learning_rate", "schedule")
+        )
+        line = rf"- \*\*{path.stem}\*\*: method {settings['method']['kind']}, {told}; images `[0-9a-f]{{64}}`"
+        assert re.search(rf"^{line}$", card, re.MULTILINE), line
+    shares = dict(re.findall(r"^\| (\w+) \| ([01]\.\d{3}) \|$", card, re.MULTILINE))
+    assert list(shares) == list(ATTRIBUTES)
+    bars, numbers = MINI_SD.bars, [float(share) for share in shares.values()]
+    assert min(numbers) >= bars.worst
+    assert sum(numbers) / len(numbers) >= bars.mean
+    measured = dict(re.findall(r"^\| ([\w, ]+) \| ([\d.]+)(?: dB| s)? \| at (?:least|most) ", card, re.MULTILINE))
+    assert float(measured["attributes, mean"]) == pytest.approx(sum(numbers) / len(numbers), abs=1e-3)
+    assert float(measured["attributes, worst"]) == min(numbers)
+    assert float(measured["faces given back"]) >= bars.face_psnr
+    assert float(measured["reading lost by that"]) <= bars.reading_lost
+    assert float(measured["four images"]) <= bars.seconds_for_four
     assert json.loads((folder / "model_index.json").read_text())["_class_name"] == "StableDiffusionPipeline"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from fusain.data.batch import Batch
 from fusain.errors import SettingsError
@@ -14,6 +15,7 @@ from fusain.models import text
 from fusain.models.bases import fresh
 from fusain.models.families.sd import StableDiffusion, StableDiffusionSettings
 from fusain.models.family import Facts
+from tests.unit.originals import original_file
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +141,22 @@ def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
         "Do: Use a Stable Diffusion 1.x, 2.x, XL or 3 model; those are called StableDiffusionPipeline, "
         "StableDiffusionXLPipeline or StableDiffusion3Pipeline."
     )
+
+
+@pytest.mark.parametrize("form", ["folder", "file"])
+def test_a_model_of_another_architecture_is_refused_with_what_told_it(form: str, tmp_path: Path) -> None:
+    path, told = tmp_path / "xl", "_class_name StableDiffusionXLPipeline"
+    if form == "folder":
+        fresh.write(fresh.TINY_XL, path)
+    else:
+        path = tmp_path / "xl.safetensors"
+        save_file({name: value.contiguous() for name, value in original_file("sdxl").items()}, path)
+        told = "conditioner.embedders.1.model.ln_final.bias (64)"
+    with pytest.raises(SettingsError) as caught:
+        StableDiffusion(StableDiffusionSettings(base=str(path)), Facts())
+    assert str(caught.value) == (
+        "E-MODEL-044 This is Stable Diffusion XL, but Stable Diffusion 1.x or Stable Diffusion 2.x is needed.\n"
+        f"Where: {path}\nWhy: The first key that differs: {told}.\n"
+        "Do: Name another one; what a model is, is said by: fusain models inspect SOURCE"
+    )
+    assert caught.value.exit_code == 3
