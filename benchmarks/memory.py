@@ -37,6 +37,8 @@ CASES: dict[str, dict[str, str]] = {
     "the same, bf16": MINI | {"engine.precision": "bf16"},
     "the same, activations recomputed": MINI | CHECKPOINTING,
     "the same, fused backward": MINI | {"train.fused_backward": "true"},
+    "the same in bf16, weights too": MINI
+    | {"train.fused_backward": "true", "engine.precision": "bf16", "engine.weights": "bf16"},
     "mini-sd, LoRA, base in 8 bit": MINI | LORA | {"engine.base_bits": "8"},
     "tiny XL, LoRA, activations recomputed": XL | LORA | CHECKPOINTING,
 }
@@ -71,7 +73,7 @@ def measured(settings: RunSettings, how: str) -> int:
     count = STEPS * train.accumulation
     loader = iter(Loader(dataset, settings.data, seed=0, batch_size=train.batch_size))
     batches = list(encoding.as_stored(family, method, dataset, (next(loader) for _ in range(count))))
-    parameters = method.prepare(family)
+    parameters = engine.shared_out(family.network, method.prepare(family))
     family.network.train()
     kept = (*family.network.parameters(), *family.network.buffers())
     weights = sum(one.numel() * one.element_size() for one in kept)

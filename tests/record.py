@@ -38,6 +38,7 @@ OF_RECIPES = {
     "dreambooth-lora": FEW_CLASS_IMAGES,
     "demo-character": FEW_CLASS_IMAGES,
     "sd15-dreambooth-12gb": FEW_CLASS_IMAGES,
+    "sdxl-full-10gb": {"engine.weights": "fp32"},  # in bf16 each kind of processor has numbers of its own
     "textual-inversion": {"data.captions.trigger_word": "<sks>"},
 }
 """What some of them want to be told here."""

@@ -48,6 +48,19 @@ def test_a_fused_step_needs_less_by_all_gradients_but_two(folder: Path) -> None:
     assert fused.peak < plain.peak
 
 
+def test_weights_in_bf16_take_half_and_are_foreseen(folder: Path) -> None:
+    small = memory.MINI | {"train.batch_size": "4", "train.fused_backward": "true", "engine.precision": "bf16"}
+    full, narrow = (
+        planning.foreseen_memory(settings, assembly.prepare_data(settings, folder=None, report=None))
+        for settings in (memory.settings_of(small | {"engine.weights": kind}, folder) for kind in ("fp32", "bf16"))
+    )
+    assert narrow.weights == pytest.approx(full.weights / 2, rel=0.05)
+    assert narrow.optimizer == full.optimizer, "what it remembers stays in fp32"
+    assert narrow.peak < full.peak
+    settings = memory.settings_of(small | {"engine.weights": "bf16"}, folder)
+    assert narrow.peak == pytest.approx(memory.measured(settings, "allocated"), rel=0.15)
+
+
 @pytest.mark.parametrize("method", ["full", "lora", "textual-inversion"])
 def test_it_is_foreseen_where_the_text_encoder_learns_and_captions_are_hidden(method: str, folder: Path) -> None:
     recipe = {"full": "text-to-image", "lora": "lora"}.get(method, method)

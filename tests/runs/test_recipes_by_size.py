@@ -17,7 +17,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return memory.prepare(tmp_path_factory.mktemp("faces"))
 
 
-SIZES = {"sd15-dreambooth-12gb": 12, "sdxl-lora-8gb": 8, "sdxl-lora-12gb": 12, "sdxl-full-24gb": 24}
+SIZES = {
+    "sd15-dreambooth-12gb": 12,
+    "sdxl-lora-8gb": 8,
+    "sdxl-lora-12gb": 12,
+    "sdxl-full-10gb": 10,
+    "sdxl-full-24gb": 24,
+}
 
 
 def test_recipes_that_name_a_size_are_all_here() -> None:

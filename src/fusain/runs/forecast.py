@@ -23,7 +23,7 @@ from fusain.models.family import Family
 from fusain.runs import encoding
 from fusain.runs.assembly import Learner
 from fusain.runs.settings import RunSettings
-from fusain.training import sharding
+from fusain.training import rounding, sharding
 from fusain.training.optimizers import bytes_remembered
 
 
@@ -81,6 +81,9 @@ def of_a_step(settings: RunSettings, dataset: Dataset, learner: Learner) -> Fore
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     family, train = learner.family, settings.train
+    in_few_bits = settings.engine.weights == "bf16"
+    if in_few_bits:
+        rounding.narrow(one for one in family.network.parameters() if one.requires_grad)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.device("cpu"):
         _pretend(family, mode)
         if _on_gpu(settings):
@@ -96,6 +99,8 @@ def of_a_step(settings: RunSettings, dataset: Dataset, learner: Learner) -> Fore
             _backward(settings, learner, batch, learning)
     counts = [one.numel() * one.element_size() for one in learning]
     gradients = sum(sorted(counts)[-2:] if train.fused_backward else counts)
+    if in_few_bits:
+        gradients += 4 * max(counts)  # the one that moves and its gradient, in full
     exchanged = sum(counts) if settings.engine.processes > 1 else 0  # PyTorch sums them up in copies
     peak = max(held.peak, weights + gradients)
     has_average = bool(train.ema_decay) and not train.is_schedule_free and not _on_gpu(settings)

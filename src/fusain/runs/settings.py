@@ -112,11 +112,23 @@ class RunSettings(Section):
                 yield SettingsError("E-FUSE-004", where=where, processes=processes)
             if self.engine.compile != "off":
                 yield SettingsError("E-FUSE-006", where=where, compile=self.engine.compile)
+        yield from self._unfit_to_be_narrow()
         yield from self._unfit_to_be_split()
         if self.engine.base_bits != 32 and not METHODS[self.method.kind].leaves_base:
             yield SettingsError(
                 "E-CFG-050", where="engine.base_bits", bits=self.engine.base_bits, method=self.method.kind
             )
+
+    def _unfit_to_be_narrow(self) -> Iterator[FusainError]:
+        if self.engine.weights != "bf16":
+            return
+        where = "engine.weights"
+        if METHODS[self.method.kind].leaves_base:
+            yield SettingsError("E-CFG-051", where=where, method=self.method.kind)
+        elif not self.train.fused_backward:
+            yield SettingsError("E-FUSE-007", where=where)
+        elif self.engine.precision not in ("auto", "bf16"):
+            yield SettingsError("E-FUSE-008", where=where, precision=self.engine.precision)
 
     def _unfit_to_be_split(self) -> Iterator[FusainError]:
         if not self.engine.shard:

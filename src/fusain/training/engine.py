@@ -16,7 +16,7 @@ from pydantic import Field
 from fusain.errors import EnvironmentFault, SettingsError
 from fusain.models.packed import Bits
 from fusain.settings.section import Section, basic
-from fusain.training import sharding
+from fusain.training import rounding, sharding
 from fusain.training.team import Team
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -28,7 +28,8 @@ class EngineSettings(Section):
     device: str = basic("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     """`auto` takes a GPU where there is one."""
     precision: Precision = basic("auto")
-    """Arithmetic of the forward pass. `auto` takes bf16 where the hardware has it, else fp32; fp16 needs a GPU."""
+    """Arithmetic of the forward pass. `auto` takes bf16 where the hardware has it or `weights` ask for it, else fp32;
+    fp16 needs a GPU."""
     threads: int | Literal["auto"] = Field("auto", union_mode="left_to_right")
     """CPU threads. Results are equal to the last bit at one count only."""
     gradient_checkpointing: bool = False
@@ -36,6 +37,9 @@ class EngineSettings(Section):
     base_bits: Bits = 32
     """Bits of each number of the base's denoiser, where a method leaves it as it is: 16 loses nothing of most bases, 8
     next to nothing, 4 some. What is saved fits the whole base, and `generate` draws with that."""
+    weights: Literal["fp32", "bf16"] = "fp32"
+    """What weights that learn are kept in, where a method changes the base. bf16 takes half the room, and each step is
+    rounded up or down by chance, so that small ones count in the mean. It wants `train.fused_backward`."""
     compile: Literal["auto", "on", "off"] = "off"
     """Have PyTorch compile the denoiser: faster steps, after a minute or more for each shape of images. `auto` measures
     both and takes what makes this run shorter."""
@@ -71,11 +75,14 @@ class Engine:
     accelerator: Any
     team: Team = field(default_factory=Team)
     shard: bool = False
+    weights: Literal["fp32", "bf16"] = "fp32"
 
     def shared_out(
         self, network: torch.nn.Module, learning: dict[str, torch.nn.Parameter]
     ) -> dict[str, torch.nn.Parameter]:
-        """What learns, or of a network that is split this process's part of it."""
+        """What learns, as this process keeps it: in few bits, or of a network that is split its own part."""
+        if self.weights == "bf16":
+            rounding.narrow(learning.values())
         if not self.shard:
             return learning
         return sharding.split(network, learning, device=self.device.type, processes=self.team.size)
@@ -131,7 +138,7 @@ def resolve(settings: EngineSettings) -> EngineSettings:
         raise EnvironmentFault("E-ENV-004", where="engine.precision")
     precision = settings.precision
     if precision == "auto":
-        precision = "bf16" if has_bf16(kind) else "fp32"
+        precision = "bf16" if has_bf16(kind) or settings.weights == "bf16" else "fp32"
     if precision == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise EnvironmentFault("E-ENV-005", where="engine.precision", device=torch.cuda.get_device_name())
     gpus = torch.cuda.device_count()
@@ -182,7 +189,8 @@ def start(settings: EngineSettings, team: Team | None = None) -> Engine:
             team.meet(device.type)
         accelerator = Accelerator(mixed_precision=mixed, cpu=device.type == "cpu", kwargs_handlers=[wrapper])
     torch.set_num_threads(settings.threads)  # last, for accelerate sets a number of its own
-    return Engine(device, settings.precision, settings.threads, accelerator, team, settings.shard and team.size > 1)
+    shard = settings.shard and team.size > 1
+    return Engine(device, settings.precision, settings.threads, accelerator, team, shard, settings.weights)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from fusain.training import sharding
+from fusain.training import rounding, sharding
 
 if TYPE_CHECKING:
     from fusain.training.trainer import TrainSettings
@@ -94,7 +94,8 @@ class Fused:
         if not self.odd:
             if length > self._longest:
                 parameter.grad.mul_(self._longest / (length + 1e-6))
-            self._move(place)
+            with rounding.in_full(parameter):
+                self._move(place)
         parameter.grad = None
 
     def _move(self, place: int) -> None:
