@@ -238,9 +238,11 @@ def test_it_is_said_where_it_has_no_effect_and_where_there_are_many_shapes(tmp_p
     assert [notice.message.what for notice in found.notices if "engine.compile" in str(notice)] == [told]
 
     own = {"data.path": str(tmp_path), "data.captions.missing": "allow", "data.held_out": "none", **ON}
-    settings = resolve_source(RunSettings, "text-to-image", as_overrides({"family.size": 64, **own})).settings
+    own |= {"family.base": "fusain:mini-sd", "family.size": 64, "train.learning_rate": 1e-3}
+    settings = resolve_source(RunSettings, "text-to-image", as_overrides(own)).settings
     dataset = assembly.prepare_data(settings, folder=None, report=None)
-    assert [str(notice) for notice in usual.worth_a_word(settings, dataset)] == [
+    family = assembly.without_weights(settings, dataset.classes).family
+    assert [str(notice) for notice in usual.worth_a_word(settings, dataset, family)] == [
         "W-ENV-002 Images come in 3 shapes, and the denoiser is compiled for each when it first comes. "
         '(engine.compile) Where that takes too long, set engine.compile = "off", or have fewer shapes: '
         "data.bucket_aspect."

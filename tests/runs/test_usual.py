@@ -66,6 +66,7 @@ INTENDED: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "dreambooth-lora": ("five", "sd1", SUBJECTS),
     "lora": ("20", "sd1", {}),
     "sd15-dreambooth-12gb": ("five", "sd1", SUBJECTS),
+    "sdxl-full-10gb": ("300", "sdxl", {}),
     "sdxl-full-24gb": ("300", "sdxl", {}),
     "sdxl-lora": ("20", "sdxl", {}),
     "sdxl-lora-12gb": ("20", "sdxl", {}),

@@ -54,6 +54,7 @@ def test_a_run_that_was_planned(tmp_path: Path) -> None:
         "memory_foreseen": 800_000_000,
         "memory_ratio": pytest.approx(1.1),
         "foreseen_by": "the plan",
+        "read_back": None,
     }
 
 

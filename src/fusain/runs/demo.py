@@ -176,11 +176,24 @@ def demo(
     evidence = _evidence(dataset, drawn)
     judgement = judge(evidence)
     write_json(run.path / "metrics.json", judgement.as_json())
+    shown = _contents(run, settings, dataset, evidence, judgement, taught)
+    reports.write(shown, run.report)
+    per_class = {name: part.value for name, part in judgement["class_accuracy"].parts.items()}
+    return DemoResult(
+        run.path, _since(started), run.report, sheet, trained.step, len(drawn), judgement, per_class, taught
+    )
+
+
+def _contents(
+    run: RunFolder, settings: RunSettings, dataset: Dataset, evidence: Evidence, judgement: Judgement, taught: Taught
+) -> reports.Contents:
+    """The report of both halves."""
     remark = (
         f"The judge of the classes is a small network that was trained on {READER_IMAGES * len(dataset.classes):,} "
         "other drawings of the same world; it knows sprites and nothing else."
     )
-    shown = run_report.contents(
+    beside = {"The character": RunFolder(taught.run)}
+    return run_report.contents(
         run,
         settings,
         dataset,
@@ -188,12 +201,7 @@ def demo(
         judgement,
         comparisons=taught.comparisons,
         remarks=[remark],
-        beside={"The character": RunFolder(taught.run)},
-    )
-    reports.write(shown, run.report)
-    per_class = {name: part.value for name, part in judgement["class_accuracy"].parts.items()}
-    return DemoResult(
-        run.path, _since(started), run.report, sheet, trained.step, len(drawn), judgement, per_class, taught
+        beside=beside,
     )
 
 
