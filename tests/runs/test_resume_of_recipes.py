@@ -1,13 +1,14 @@
 """Every recipe that the package carries is stopped, goes on, and ends in the bits of the run that was left alone."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fusain.runs import actions
 from fusain.settings import recipes
 from tests import record
-from tests.runs.training import assert_equal_runs, kinds, losses
+from tests.runs.training import assert_equal_runs, kinds
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +28,16 @@ def test_a_stopped_recipe_goes_on_to_the_same_bits(recipe: str, folder: Path, tm
     source, overrides = record.small(recipe, folder)
     few = {"train.batch_size": "2", "checkpoint.every_steps": "2", "runs_folder": str(tmp_path)}
 
-    def train(name: str, steps: int) -> Path:
-        own = overrides | few | {"train.steps": str(steps)}
-        return actions.train(source, name=name, overrides=list(own.items())).folder
+    def train(name: str, stop_after: int = 0) -> actions.TrainResult:
+        def stop(event: dict[str, Any]) -> None:
+            if event["kind"] == "step" and event["step"] == stop_after:
+                (tmp_path / name / "stop").touch()
 
-    whole = train("whole", 4)
-    assert len(losses(train("stopped", 2))) == 2
-    stopped = train("stopped", 4)
+        own = overrides | few | {"train.steps": "4"}
+        return actions.train(source, name=name, overrides=list(own.items()), report=stop)
+
+    whole = train("whole").folder
+    assert train("stopped", stop_after=2).step == 2
+    stopped = train("stopped").folder
     assert [row["step"] for row in kinds(stopped, "start")] == [0, 2]
     assert_equal_runs(whole, stopped)
