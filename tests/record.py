@@ -55,12 +55,16 @@ def names() -> list[str]:
 
 def record(name: str, folder: Path) -> list[float]:
     """The losses of the first steps of one recipe on a small drawn world."""
+    recipe, overrides = small(name, folder)
+    run = actions.train(recipe, name=name.replace(" ", "-"), overrides=list(overrides.items())).folder
+    return [loss for _, loss in sorted(losses(run).items())]
+
+
+def small(name: str, folder: Path) -> tuple[str, dict[str, str]]:
+    """A recipe, and what makes it small: a drawn world and a tiny base, both written into the folder once."""
     recipe, kind = ON_OTHERS.get(name) or (name, recipes.load(name).values["family"]["kind"])
     own = {"pixel": _of_pixels, "sd": _of_latents, "sdxl": _of_xl, "sd3": _of_sd3}[kind](folder)
-    of_recipe = OF_RECIPES.get(recipe, {})
-    overrides = list({**SMALL, **own, **of_recipe, "runs_folder": str(folder / "runs")}.items())
-    run = actions.train(recipe, name=name.replace(" ", "-"), overrides=overrides).folder
-    return [loss for _, loss in sorted(losses(run).items())]
+    return recipe, {**SMALL, **own, **OF_RECIPES.get(recipe, {}), "runs_folder": str(folder / "runs")}
 
 
 def _of_pixels(folder: Path) -> dict[str, str]:

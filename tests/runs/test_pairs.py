@@ -1,17 +1,24 @@
-"""Every family with every method that fits it: two steps, saved, attached to a fresh one and drawn from."""
+"""Every family with every method: what fits is trained, saved, resumed and drawn from; what does not is refused."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from fusain.data.batch import Batch
+from fusain.errors import FusainError
 from fusain.generation.generator import Wanted, generate
 from fusain.generation.samplers import SamplerSettings
 from fusain.models.family import Condition, Facts, Family
-from fusain.runs.settings import FAMILIES, METHODS
+from fusain.runs import actions
+from fusain.runs.settings import FAMILIES, METHODS, RunSettings
+from fusain.settings.read import resolve
 from fusain.training.method import Method
+from fusain.worlds import caricatures, sprites
+from tests.runs.training import assert_equal_runs, flat, kinds, losses
 
 CLASSES = ("cat", "dog")
 PAIRS = [
@@ -65,3 +72,110 @@ def drawn(family: Family) -> np.ndarray:
     wanted = Wanted(3, label, prompt="a <sks>" if family.condition == "text" else None)
     (image,) = generate(family, [wanted], SamplerSettings(steps=2), chunk=1)
     return image.pixels
+
+
+DREAMBOOTH = {
+    "data.subject.class_word": "face",
+    "data.subject.identifier": "sks",
+    "data.class_images.count": "4",
+    "data.class_images.steps": "2",
+    "data.class_images.weight": "1.0",
+}
+"""Subject images beside class images, which are drawn from the base."""
+RUNS = [(*pair, {}) for pair in PAIRS] + [
+    (family, method, condition, DREAMBOOTH)
+    for family, method, condition in PAIRS
+    if condition == "text" and method.kind in ("full", "lora")
+]
+QUICK = {
+    "train.batch_size": "2",
+    "train.learning_rate": "1e-3",
+    "checkpoint.every_steps": "2",
+    "samples.every_steps": "0",
+    "samples.steps": "2",
+    "engine.device": "cpu",
+    "engine.precision": "fp32",
+    "engine.threads": "1",
+}
+
+
+def title(family: type[Family], method: type[Method], condition: Condition, data: dict[str, str]) -> str:
+    return f"{family.kind}-{method.kind}-{condition}{'-dreambooth' if data else ''}"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sprites in their five classes, faces with captions, and the bases that families write beside them."""
+    folder = tmp_path_factory.mktemp("pairs")
+    sprites.write_folder(sprites.world(40, seed=3), folder / "sprites")
+    caricatures.write_folder(caricatures.portraits("Ada", 6), folder / "faces")
+    return folder
+
+
+def told(family: type[Family], method: type[Method], condition: Condition, place: Path) -> dict[str, Any]:
+    """A pair as settings name it, on data that suits the family."""
+    tiny = family.tiny(condition, place / family.kind).model_dump(mode="json", exclude_unset=True)
+    of_family = {f"family.{name}": value for name, value in tiny.items()} | {"family.kind": family.kind}
+    data = {"data.path": str(place / ("faces" if condition == "text" else "sprites"))}
+    token = {"data.captions.trigger_word": "<sks>"} if method.kind == "textual_inversion" else {}
+    shown = {key: one if isinstance(one, str) else json.dumps(one) for key, one in of_family.items()}
+    return {**QUICK, **shown, **data, **token, "method.kind": method.kind}
+
+
+@pytest.mark.parametrize(
+    ("family_class", "method_class", "condition", "data"), RUNS, ids=[title(*each) for each in RUNS]
+)
+def test_a_run_of_it_is_resumed_and_drawn_from(
+    family_class: type[Family],
+    method_class: type[Method],
+    condition: Condition,
+    data: dict[str, str],
+    place: Path,
+    tmp_path: Path,
+) -> None:
+    """Three steps at once and with a stop after the second end in the same bits, and the images are the same."""
+    own = told(family_class, method_class, condition, place) | data | {"runs_folder": str(tmp_path)}
+    settings = tmp_path / "run.toml"
+    settings.write_text("schema_version = 1\n")
+
+    def train(name: str, steps: int) -> Path:
+        overrides = [*own.items(), ("train.steps", str(steps))]
+        return actions.train(settings, name=name, overrides=overrides).folder
+
+    whole = train("whole", 3)
+    assert len(losses(train("stopped", 2))) == 2
+    stopped = train("stopped", 3)
+    assert [row["step"] for row in kinds(stopped, "start")] == [0, 2]
+    assert_equal_runs(whole, stopped)
+    steers = {"text": {"prompts": "a <sks>"}, "class": {"labels": ["spell"]}}.get(condition, {})
+    images = [actions.generate(run, count=1, runs_folder=tmp_path, **steers).images for run in (whole, stopped)]
+    assert np.array_equal(*(flat(paths)[0] for paths in images))
+
+
+UNFIT = [
+    (family, method, condition)
+    for family in FAMILIES.values()
+    for method in METHODS.values()
+    for condition in family.conditions()
+    if condition not in method.needs
+]
+
+
+def test_those_that_do_not_fit_are_known() -> None:
+    assert len(UNFIT) == 6
+
+
+@pytest.mark.parametrize(
+    ("family_class", "method_class", "condition"), UNFIT, ids=[f"{f.kind}-{m.kind}-{c}" for f, m, c in UNFIT]
+)
+def test_what_does_not_fit_is_refused(
+    family_class: type[Family], method_class: type[Method], condition: Condition, place: Path
+) -> None:
+    own = told(family_class, method_class, condition, place) | {"train.steps": "3"}
+    with pytest.raises(FusainError) as caught:
+        resolve(RunSettings, overrides=list(own.items()))
+    assert str(caught.value) == (
+        f"E-CFG-021 The settings do not fit together: method '{method_class.kind}' works with text, "
+        f"not with condition '{condition}'.\n"
+        "Do: Change one of the two; `fusain explain KEY` says what a setting means."
+    )

@@ -66,7 +66,6 @@ def smallest_xl(folder: Path) -> Miniature:
     return replace(
         MINI_SDXL,
         sizes=replace(fresh.TINY_XL, image=64),
-        changes=MINI_SDXL.changes | {"train.steps": "3"},
         drawings=40,
         text_to_image=(folder / "xl.toml",),
         shared=str(folder / "shared"),

@@ -93,10 +93,7 @@ MINI_SDXL: Final = Miniature(
     judge=face_reader.plan(),
     lesson=Lesson(),
     kind="sdxl",
-    changes={
-        "data.crop": "random",
-        "train.steps": "1000",  # the vector of a whole caption reaches every layer, so that fewer do
-    },
+    changes={"data.crop": "random"},
     shared="fusain:mini-sd",
     bars=Bars(seconds_for_four=4.0),
 )
