@@ -23,7 +23,7 @@ def main(words: list[str] | None = None) -> None:
     world(count)
     seconds = time.perf_counter() - started
     print(f"{HEAD}\n|---|---|---|---|---|")
-    print(f"| {count:,} | {cores.usable()} | {seconds:.1f} | {1000 * seconds / count:.2f} ms | {ALLOWED:.0f} s |")
+    print(f"| {count:,} | {cores.usable_cores()} | {seconds:.1f} | {1000 * seconds / count:.2f} ms | {ALLOWED:.0f} s |")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.worlds import BareStep, drawn_world, our_optimizer, resolved
+from fusain.data.cores import usable_cores
 from fusain.runs import assembly
-from fusain.training.engine import has_bf16, usable_cores
+from fusain.training.engine import has_bf16
 from fusain.worlds.sprites import CLASSES
 
 ROUNDS = 6

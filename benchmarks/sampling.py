@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from benchmarks.worlds import drawn_world
+from fusain.data.cores import usable_cores
 from fusain.generation.generator import Wanted, generate
 from fusain.generation.samplers import SamplerSettings
 from fusain.runs import actions
-from fusain.training.engine import usable_cores
 from fusain.worlds.sprite_reader import classify, train_reader
 from fusain.worlds.sprites import CLASSES
 

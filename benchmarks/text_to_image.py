@@ -41,10 +41,10 @@ import torch
 
 from benchmarks.loop import WARM, InTurns
 from benchmarks.worlds import BareStep, empty_folder, make_trainer, our_optimizer, resolved
+from fusain.data.cores import usable_cores
 from fusain.models.bases import fresh
 from fusain.models.family import Family
 from fusain.runs import assembly
-from fusain.training.engine import usable_cores
 from fusain.training.events import Event
 from fusain.training.stopping import StopRequest
 from fusain.worlds.caricatures import world, write_folder

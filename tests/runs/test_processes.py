@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from fusain.data.cores import usable_cores
 from fusain.errors import DataError, EnvironmentFault, FusainError, SettingsError
 from fusain.models.bases import fresh, fresh_sd3
 from fusain.runs import actions, assembly, planning
@@ -279,6 +280,6 @@ def test_the_plan_is_of_one_process(settings: Path) -> None:
 
 
 def test_threads_are_shared_out() -> None:
-    cores = engines.usable_cores()
+    cores = usable_cores()
     found = [engines.resolve(EngineSettings(device="cpu", processes=count)).threads for count in (1, 2, 999)]
     assert found == [cores, max(1, cores // 2), 1]

@@ -44,7 +44,7 @@ def test_steps_too_small_to_see_add_up(narrow: bool) -> None:
     for _ in range(1000):
         weight.grad = torch.full_like(weight, 2**-17)
         with rounding.in_full(weight) if narrow else torch.no_grad(), torch.no_grad():
-            weight.sub_(weight.grad if weight.grad is not None else 0)
+            weight.sub_(weight.grad)
         weight.grad = None
     moved = 1 - float(weight.detach().float().mean())
     assert moved == pytest.approx(1000 * 2**-17, rel=0.1) if narrow else moved == 0

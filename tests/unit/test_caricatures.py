@@ -106,9 +106,9 @@ def test_a_larger_scale_draws_the_same_picture_anew(style: str) -> None:
 
 
 def test_several_processes_draw_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cores, "usable", lambda: 1)
+    monkeypatch.setattr(cores, "usable_cores", lambda: 1)
     alone = world(30, seed=6, styles=STYLES, bad_share=0.4)
-    monkeypatch.setattr(cores, "usable", lambda: 2)
+    monkeypatch.setattr(cores, "usable_cores", lambda: 2)
     monkeypatch.setattr(caricatures, "_PIECE", 7)
     together = world(30, seed=6, styles=STYLES, bad_share=0.4)
     np.testing.assert_array_equal(together.images, alone.images)

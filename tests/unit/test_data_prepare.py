@@ -280,7 +280,7 @@ def test_a_pool_of_processes_finds_the_same(folder, monkeypatch):
     alone = made(folder, memory_gb=0)
     monkeypatch.setattr(examine, "WORTH_A_POOL", 1)
     monkeypatch.setattr(examine, "CHUNK", 7)
-    monkeypatch.setattr(cores, "usable", lambda: 2)
+    monkeypatch.setattr(cores, "usable_cores", lambda: 2)
     pooled = made(folder)
     assert pooled.id == alone.id
     assert pooled.quarantined == alone.quarantined

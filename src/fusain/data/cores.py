@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 def spread(work: Callable[..., Result], pieces: Sequence[tuple[Any, ...]]) -> Iterator[Result]:
     """What `work` makes of each piece, in order; here where there is one core, or where nothing can be forked."""
     done = 0
-    if len(pieces) > 1 and usable() > 1 and "fork" in multiprocessing.get_all_start_methods():
+    if len(pieces) > 1 and usable_cores() > 1 and "fork" in multiprocessing.get_all_start_methods():
         with _pool() as pool:
             try:
                 for found in pool.map(work, *zip(*pieces, strict=True)):
@@ -31,7 +31,7 @@ def spread(work: Callable[..., Result], pieces: Sequence[tuple[Any, ...]]) -> It
         yield work(*piece)
 
 
-def usable() -> int:
+def usable_cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -41,7 +41,9 @@ def _pool() -> Iterator[ProcessPoolExecutor]:
     """A process a core. They are forked: a fresh interpreter would run the user's script once more."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
-        pool = ProcessPoolExecutor(usable(), mp_context=multiprocessing.get_context("fork"), initializer=_be_quiet)
+        pool = ProcessPoolExecutor(
+            usable_cores(), mp_context=multiprocessing.get_context("fork"), initializer=_be_quiet
+        )
         try:
             yield pool
         finally:

@@ -175,5 +175,5 @@ def examine_files(source: Source, names: Sequence[str], fit: Fit) -> Iterator[Ex
 def examine_passing(source: Source, names: Sequence[str], fit: Fit) -> Iterator[Examined]:
     """All images that lie in memory, chunk by chunk, on threads: other processes would have to be sent them."""
     chunks = [names[start : start + PASSING_CHUNK] for start in range(0, len(names), PASSING_CHUNK)]
-    with ThreadPoolExecutor(cores.usable()) as pool:
+    with ThreadPoolExecutor(cores.usable_cores()) as pool:
         yield from pool.map(lambda chunk: examine_names(source, chunk, fit), chunks)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
+from fusain.data.cores import usable_cores
 from fusain.errors import EnvironmentFault, SettingsError
 from fusain.models.packed import Bits
 from fusain.settings.section import Section, basic
@@ -156,11 +156,6 @@ def has_bf16(kind: str) -> bool:
         capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return False
-
-
-def usable_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def start(settings: EngineSettings, team: Team | None = None) -> Engine:

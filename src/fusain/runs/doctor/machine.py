@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from fusain.data.cores import usable_cores
 from fusain.messages.quantities import size
 from fusain.runs.doctor.finding import Finding
 from fusain.settings.notice import Notice
@@ -23,7 +24,7 @@ def examine() -> Iterator[Finding]:
     """What there is to compute with."""
     system = platform.platform(terse=True)
     yield Finding("machine", "system", f"{system}, {platform.machine()}", {"system": system})
-    yield threads(_cores(), os.cpu_count() or 1, quota(GROUP), os.environ.get("OMP_NUM_THREADS"))
+    yield threads(usable_cores(), os.cpu_count() or 1, quota(GROUP), os.environ.get("OMP_NUM_THREADS"))
     yield memory(_physical_memory(), limit(GROUP))
     if SHARED.is_dir():
         yield shared(shutil.disk_usage(SHARED).total)
@@ -72,10 +73,6 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except OSError:
         return ""
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _physical_memory() -> int | None:
