@@ -1,5 +1,6 @@
 """Masks beside images, or in their transparency, decide how much each pixel is learnt; bad ones are named."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,6 +48,35 @@ def dataset(folder: Path, use: str = "files", **settings: object) -> Dataset:
 
 def batch_of(found: Dataset, count: int = 4) -> Batch:
     return next(iter(Loader(found, found.settings, seed=1, batch_size=count)))
+
+
+def test_masks_are_found_beside_images_that_a_metadata_file_names(folder: Path) -> None:
+    (folder / "deep").mkdir()
+    for name in ("003.png", "003-masklabel.png"):
+        (folder / name).rename(folder / "deep" / name)
+    rows = [{"file_name": name, "text": "a dog"} for name in ("000.png", "001.png", "deep/003.png")]
+    (folder / "metadata.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    found = dataset(folder)
+    assert found.masks is not None
+    assert found.masks.rows == {0, 1, 2}
+    told = [notice.message.what for notice in found.notices]
+    assert "1 masks belong to no image: '002-masklabel.png'." in told
+
+
+def test_masks_of_a_subject_stay_its_own_beside_class_images(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Class images have none: they are learnt whole, and nothing is said about that."""
+    others = tmp_path_factory.mktemp("class")
+    fill(others, 4)
+    own = {"subject": {"class_word": "dog", "identifier": "sks"}, "class_images": {"path": others, "weight": 1}}
+    settings = {"path": folder, "masks": {"use": "files", "outside": 0.25}, "held_out": "none", **own}
+    found = prepare(DataSettings.model_validate(settings), size=16, needs_captions=True)
+    assert [notice for notice in found.notices if "MASK" in str(notice)] == []
+    assert found.masks is not None
+    weights = found.masks.weights(np.arange(len(found)), None, None).mean(dim=(1, 2, 3))
+    assert weights.tolist() == [1.0 if is_one else 0.625 for is_one in found.is_class_image]
+    assert sum(found.is_class_image) == 4
 
 
 def test_masks_are_no_images_and_weigh_their_pixels(folder: Path) -> None:

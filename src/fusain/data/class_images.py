@@ -232,6 +232,7 @@ def _joined(settings: DataSettings, one: Listing, other: Listing, prefix: str) -
         folders=one.folders,
         columns=one.columns,
         notices=(*one.notices, *(notice for notice in other.notices if notice not in one.notices)),
+        mask_files=one.mask_files,
         subjects=one.subjects,
         class_prefix=prefix,
     )

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 
 from fusain.data.quarantine import Quarantined
-from fusain.data.scan import HELD_OUT_FOLDERS
+from fusain.data.scan import HELD_OUT_FOLDERS, MASK_ENDING
 from fusain.data.source import Listing, Source
 from fusain.errors import DataError, UnsafeFileError
 
@@ -58,7 +58,9 @@ class MetadataFile(Source):
                 where = f"{file}, line {max(one.line, other.line)}"
                 raise DataError("E-DATA-044", where=where, name=one.name, first=min(one.line, other.line))
         found, faults = self._find(rows)
-        return _listing(found, faults, tuple(columns))
+        listing = _listing(found, faults, tuple(columns))
+        listing.mask_files = self._masks(listing.names)
+        return listing
 
     def _file(self) -> Path:
         if self.path.is_file():
@@ -96,6 +98,12 @@ class MetadataFile(Source):
                 broken = DataError("E-DATA-010", where=row.name, name=row.name, problem=fault.strerror)
                 faults.append(Quarantined.of(broken))
         return found, tuple(faults)
+
+    def _masks(self, images: list[str]) -> frozenset[str]:
+        """The masks in the folders of the images; a line of the file names an image only."""
+        folders = {posixpath.dirname(name) for name in images}
+        beside = [posixpath.join(folder, file) for folder in folders for file in os.listdir(self.folder / folder)]
+        return frozenset(name for name in beside if name.endswith(MASK_ENDING))
 
 
 def _listing(
