@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from fusain.data import masks
 from fusain.evaluation.intervals import Interval, wilson
 from fusain.evaluation.metrics.diversity import mean_distance, squared_distances
 from fusain.generation.generator import Wanted, generate
@@ -16,7 +18,7 @@ from fusain.generation.samplers import SamplerSettings
 from fusain.models.families.sd import StableDiffusion, StableDiffusionSettings
 from fusain.models.family import Facts, Family
 from fusain.runs import actions
-from fusain.worlds.caricatures import ATTRIBUTES, CHARACTERS, Caricatures, Face, portraits, write_folder
+from fusain.worlds.caricatures import ATTRIBUTES, CHARACTERS, Caricatures, Face, draw, portraits, write_folder
 from fusain.worlds.reader import Reader
 from tests.prove.style import BASE
 
@@ -24,6 +26,7 @@ NAMES = ("Ada", "Grom", "Pia")
 IMAGES = 8
 SHOWN_ON = ("white", "blue", "pink")
 """Backgrounds of the eight images; they show nobody in a hat, and all in the centre."""
+GROUNDS = ("white", "purple")
 ELSEWHERE = {
     "on a purple background": ("background", "purple"),
     "on a green background": ("background", "green"),
@@ -39,8 +42,9 @@ SETTINGS = {
     "family.size": "64",
     "data.subject.class_word": "person",
     "data.subject.prompt": "a flat drawing of {identifier} {class_word}",
-    "data.class_images.prompt": "a flat drawing of a {class_word}",
-    "data.class_images.count": "100",
+    "data.masks.use": "files",
+    "data.class_images.prompt": "a flat drawing of a {class_word}{|, on a yellow background, in the centre}",
+    "data.class_images.count": "50",
     "data.class_images.steps": "20",
     "data.class_images.guidance": "4",
     "method.text_encoder": "true",
@@ -82,8 +86,20 @@ def drawings(name: str, seed: int) -> Caricatures:
 
 
 def words(number: int, face: Face) -> str:
-    """The caption of one of the eight: every second one says what is no part of the character."""
-    return f"{SUBJECT}, on a {face.attributes['background']} background, in the centre" if number % 2 else SUBJECT
+    """The caption of one of the eight: three of four say what is no part of the character."""
+    return f"{SUBJECT}, on a {face.attributes['background']} background, in the centre" if number % 4 else SUBJECT
+
+
+def mask(face: Face) -> np.ndarray:
+    """Where the character is: what stays as it is on another ground."""
+    one, other = (draw(replace(face, attributes={**face.attributes, "background": ground})) for ground in GROUNDS)
+    found: np.ndarray = (one == other).all(axis=-1)
+    return found
+
+
+def write_masks(faces: Sequence[Face], folder: Path) -> None:
+    for image, face in zip(sorted(folder.glob("*.png")), faces, strict=True):
+        Image.fromarray((mask(face) * 255).astype(np.uint8)).save(image.with_name(masks.name_of(image.name)))
 
 
 def taught(
@@ -92,6 +108,7 @@ def taught(
     """A run that was shown eight pictures of one character."""
     shown = drawings(name, seed)
     write_folder(replace(shown, captions=tuple(map(words, range(IMAGES), shown.faces))), folder / "images")
+    write_masks(shown.faces, folder / "images")
     own = {
         "runs_folder": str(folder),
         "data.path": str(folder / "images"),

@@ -13,7 +13,7 @@ from fusain.worlds.reader import CANNOT_TELL, Reader
 
 def test_it_survives_storage_and_leaves_global_randomness_alone(tmp_path: Path) -> None:
     state = torch.get_rng_state()
-    judge = train_reader(plan(drawings=60, steps=3))
+    judge = train_reader(plan(drawings=60, steps=3, checked=60))
     assert torch.equal(state, torch.get_rng_state())
     judge.save(tmp_path / "reader.safetensors")
     loaded = Reader.load(tmp_path / "reader.safetensors")

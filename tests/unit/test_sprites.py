@@ -152,7 +152,7 @@ def test_a_reader_survives_storage_and_leaves_global_randomness_alone(tmp_path: 
     assert reader.features(images).shape == (10, FEATURES)
 
 
-@pytest.mark.slow
+@pytest.mark.prove
 def test_a_reader_tells_the_classes_of_unseen_drawings() -> None:
     unseen = world(2_000, seed=77, balanced=True)
     right = classify(train_reader(), unseen.images).argmax(1) == unseen.labels

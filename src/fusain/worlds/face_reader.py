@@ -16,11 +16,10 @@ from fusain.worlds.reader import CANNOT_TELL, Answers, Plan, Reader
 
 # Far from the seeds that people give their worlds, so that the judge has not seen what it judges.
 _FIRST_DRAWING_SEED: Final = 7_000_000
-_CALIBRATION_DRAWINGS: Final = 2_000
 CARRIED: Final = Path(__file__).parent / "mini" / "face-reader.safetensors"
 
 
-def plan(*, drawings: int = 16_000, steps: int = 1_600, seed: int = 0) -> Plan:
+def plan(*, drawings: int = 16_000, steps: int = 1_600, seed: int = 0, checked: int = 2_000) -> Plan:
     return Plan(
         side=SIDE,
         questions=ATTRIBUTES,
@@ -32,6 +31,7 @@ def plan(*, drawings: int = 16_000, steps: int = 1_600, seed: int = 0) -> Plan:
         drawings=drawings,
         seed=seed,
         smears=0.1,
+        checked=checked,
     )
 
 
@@ -45,7 +45,7 @@ def train_reader(wanted: Plan) -> Reader:
     """A reader of all styles and all combinations, the ones kept from the models included: it must judge these."""
     seed = _FIRST_DRAWING_SEED + 2 * wanted.seed
     drawn = world(wanted.drawings, seed=seed, styles=STYLES, combinations="all")
-    fresh = world(_CALIBRATION_DRAWINGS, seed=seed + 1, styles=STYLES, combinations="all")
+    fresh = world(wanted.checked, seed=seed + 1, styles=STYLES, combinations="all")
     trained = reader.train(wanted, drawn.images, answers(drawn.faces))
     return reader.calibrated(trained, fresh.images, answers(fresh.faces))
 

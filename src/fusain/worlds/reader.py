@@ -52,6 +52,8 @@ class Plan:
     seed: int = 0
     smears: float = 0.0
     """Share of smeared images in training, of which nothing can be told."""
+    checked: int = 2_000
+    """Drawings that it was not trained on, from which a calibrated one learns how sure it may be."""
 
 
 @dataclass(frozen=True)
