@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from itertools import combinations, product
 from pathlib import Path
 from random import Random
@@ -30,6 +31,7 @@ from fusain.worlds.caricatures import (
     caption,
     character,
     draw,
+    face_box,
     spoken,
     unseen,
     world,
@@ -397,6 +399,30 @@ def test_a_folder_holds_every_image_its_captions_and_the_truth(tmp_path: Path) -
         }
         with Image.open(tmp_path / "world" / row["file"]) as written:
             np.testing.assert_array_equal(np.asarray(written), drawn.images[number])
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_masks_are_white_where_the_figure_is(tmp_path: Path, style: str) -> None:
+    """What they leave out is the ground and the blends at its edge: on another ground all else stays as it is."""
+    drawn = world(1, seed=3, styles=[style], scale=2)
+    (face,) = drawn.faces
+    write_folder(drawn, tmp_path / "world", with_masks=True)
+    with Image.open(tmp_path / "world" / "00000-masklabel.png") as written:
+        mask = np.asarray(written)
+    assert set(np.unique(mask)) == {0, 255}
+    grounds = [draw(replace(face, attributes={**face.attributes, "background": name}), 2) for name in ("blue", "green")]
+    changed = (grounds[0] != grounds[1]).any(axis=-1)
+    assert not changed[mask == 255].any()
+    assert changed[mask == 0].mean() > 0.6, "the rest is the ground, or its frame"
+    rows, columns = face_box(face)
+    assert (mask[rows.start + rows.stop, columns.start + columns.stop], mask[0, 0]) == (255, 0)
+
+
+def test_what_is_spoilt_has_no_mask(tmp_path: Path) -> None:
+    drawn = world(10, seed=8, bad_share=0.2)
+    write_folder(drawn, tmp_path / "world", with_masks=True)
+    masks = sorted(path.name for path in (tmp_path / "world").glob("*-masklabel.png"))
+    assert masks == [f"{number:05d}-masklabel.png" for number, fault in enumerate(drawn.faults) if not fault]
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:

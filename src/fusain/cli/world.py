@@ -72,9 +72,17 @@ def sprites(folder: Path, count: int, seed: int, bad_share: float, balanced: boo
 @click.option("--scale", type=click.IntRange(1, 32), default=1, show_default=True, help="Side in steps of 64 pixels.")
 @click.option("--style", "styles", multiple=True, metavar="NAME", help="Only this style; repeatable.")
 @click.option("--character", metavar="NAME", help="One person again and again, whom no other picture shows.")
+@click.option("--masks", is_flag=True, help="Beside each image a mask, white where the figure is.")
 @output.format_option
 def caricatures(
-    folder: Path, count: int, seed: int, bad_share: float, scale: int, styles: tuple[str, ...], character: str | None
+    folder: Path,
+    count: int,
+    seed: int,
+    bad_share: float,
+    scale: int,
+    styles: tuple[str, ...],
+    character: str | None,
+    masks: bool,
 ) -> None:
     """Faces of 64 x 64 pixels in several styles, with captions in English (`text`) and French (`texte`).
 
@@ -90,7 +98,7 @@ def caricatures(
     else:
         wanted = styles or world.TAUGHT_STYLES
         drawn = world.world(count, seed=seed, scale=scale, bad_share=bad_share, styles=wanted)
-    world.write_folder(drawn, folder)
+    world.write_folder(drawn, folder, with_masks=masks)
     counts = Counter(face.attributes["style"] for face in drawn.faces)
     spoilt = sum(map(bool, drawn.faults))
     lines = [*(f"{name:<12} {number:>8,}" for name, number in counts.items()), f"{'spoilt':<12} {spoilt:>8,}"]

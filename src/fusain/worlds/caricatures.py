@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image as Pictures
 
 from fusain.data import cores
+from fusain.data.scan import MASK_ENDING
 from fusain.worlds.caricature_parts.attributes import (
     ATTRIBUTES,
     KEPT_BACK_STYLE,
@@ -26,7 +27,7 @@ from fusain.worlds.caricature_parts.captions import caption, spoken
 from fusain.worlds.caricature_parts.characters import CHARACTERS, character, is_character
 from fusain.worlds.caricature_parts.combinations import is_kept_out
 from fusain.worlds.caricature_parts.faults import COPY, FAULTS, spoil
-from fusain.worlds.caricature_parts.portrait import SIDE, face_box, paint
+from fusain.worlds.caricature_parts.portrait import SIDE, face_box, paint, silhouette
 from fusain.worlds.dice import Dice
 from fusain.worlds.folders import claim
 
@@ -148,13 +149,19 @@ def _piece(faces: Sequence[Face], faults: Sequence[str], scale: int) -> Caricatu
     return Caricatures(images, tuple(faces), english, french, tuple(faults))
 
 
-def write_folder(world: Caricatures, folder: Path) -> None:
-    """One PNG an image, their captions in `metadata.jsonl`, and the truth about each in `truth.json`."""
+def write_folder(world: Caricatures, folder: Path, *, with_masks: bool = False) -> None:
+    """One PNG an image, their captions in `metadata.jsonl`, and the truth about each in `truth.json`.
+
+    Masks lie beside the images that are not spoilt, white where the figure is.
+    """
     claim(folder)
     lines, rows = [], []
     for number, face in enumerate(world.faces):
         file = f"{number:05d}.png"
         Pictures.fromarray(world.images[number]).save(folder / file, compress_level=1)
+        if with_masks and not world.faults[number]:
+            mask = silhouette(face, world.images.shape[1] // SIDE).astype(np.uint8) * 255
+            Pictures.fromarray(mask).save(folder / f"{number:05d}{MASK_ENDING}")
         captions = {"file_name": file, "text": world.captions[number], "texte": world.french[number]}
         lines.append(json.dumps(captions, ensure_ascii=False))
         truth = {"attributes": dict(face.attributes), "unseen": sorted(unseen(face)), "fault": world.faults[number]}

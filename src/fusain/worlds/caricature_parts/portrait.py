@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ImageDraw
+from PIL import Image, ImageDraw
 
 from fusain.worlds.caricature_parts import features, hair, hats, heads
 from fusain.worlds.caricature_parts.attributes import Face
@@ -63,11 +63,24 @@ class _Inked:
 
 def paint(face: Face, scale: int) -> npt.NDArray[np.uint8]:
     """The picture, drawn some times larger than asked for and then reduced, which smooths its edges."""
+    return _painted(face, scale, lambda side: ground(face.attributes["style"], face.attributes["background"], side))
+
+
+def silhouette(face: Face, scale: int) -> npt.NDArray[np.bool_]:
+    """Where the figure is: what is alike in front of black and in front of white."""
+    black = _painted(face, scale, lambda side: Image.new("RGB", (side, side), "black"))
+    white = _painted(face, scale, lambda side: Image.new("RGB", (side, side), "white"))
+    alike: npt.NDArray[np.bool_] = (black == white).all(axis=-1)
+    return alike
+
+
+def _painted(face: Face, scale: int, behind: Callable[[int], Image.Image]) -> npt.NDArray[np.uint8]:
+    """`behind` makes what the figure stands in front of, of so many pixels a side."""
     fineness = max(2, _FINEST - scale + 1)
     unit = scale * fineness
     values = face.attributes
     pose = _pose(face.seed)
-    image = ground(values["style"], values["background"], SIDE * unit)
+    image = behind(SIDE * unit)
     brush = ImageDraw.Draw(image)
     colours = _colours(values)
     for is_head, parts in ((False, _body(values, pose)), (True, _head(values, pose))):
