@@ -56,7 +56,7 @@ trackers: setup ## run MLflow and trackio for real, which the lock has no room f
 	done
 
 prove: setup ## learning tests and long fault loops
-	$(BIN)/python -m pytest -m prove
+	$(BIN)/python -m pytest -m prove --numprocesses $(JOBS) --dist loadfile
 
 bench: setup ## measure speed and memory; the machine should be otherwise idle
 	$(BIN)/python -m benchmarks

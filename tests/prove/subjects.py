@@ -51,7 +51,7 @@ SETTINGS = {
     "train.accumulation": "1",
     "train.optimizer": "muon",
     "train.learning_rate": "1.4e-3",
-    "train.parts": '[{names = "text_encoder", learning_rate = 4.5e-4}]',
+    "train.parts": '[{names = "text_encoder", learning_rate = 4e-4}]',
     "train.schedule": "cosine",
     "train.warmup_steps": "10",
     "samples.every_steps": "0",

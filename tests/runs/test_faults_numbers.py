@@ -250,6 +250,8 @@ def test_steps_that_overflow_are_skipped_and_no_schedule_counts_them(
             train_here(settings, "whole", runs, changes)
     told = [(row["code"], row["text"], row["step"]) for row in kinds(runs / "whole", "warning") if "step" in row]
     assert told == [("W-TRAIN-001", "An fp16 overflow: the step was skipped.", step) for step in (3, 7)]
+    without_norm = [row["step"] for row in kinds(runs / "whole", "step") if row["norm"] is None]
+    assert without_norm == [3, 7], "JSON has no infinity"
     rates = {name: [row["rate"] for row in kinds(runs / name, "step")] for name in ("smooth", "whole")}
     taken = rates["smooth"]
     assert rates["whole"] == [*taken[:3], *taken[2:6], *taken[5:10]]

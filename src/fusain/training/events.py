@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -33,7 +34,7 @@ class EventLog:
 
     def __call__(self, kind: str, **facts: Any) -> None:
         event = {"kind": kind, "time": round(time.time(), 3), **facts}
-        self._waiting.append(json.dumps(event, ensure_ascii=False, default=str))
+        self._waiting.append(json.dumps(_in_json(event), ensure_ascii=False, default=str))
         for listener in list(self._listeners):
             self._guarded(listener, partial(listener, event))
         if kind != "step" or time.monotonic() - self._flushed > FLUSH_SECONDS:
@@ -109,6 +110,13 @@ def read(path: Path) -> Iterator[Event]:
 def current(path: Path) -> Iterator[Event]:
     """The events whose steps still count."""
     return (event for event in read(path) if not event.get("superseded"))
+
+
+def _in_json(event: Event) -> Event:
+    """Infinity and NaN, as the norm of a step that fp16 skips, are no numbers of JSON: null stands for them."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in event.items()
+    }
 
 
 def supersede(path: Path, *, after_step: int) -> None:
