@@ -20,15 +20,15 @@ from tests.runs.training import as_overrides, assert_equal_runs, kinds, losses
 SPLIT = {"engine.processes": "2", "engine.shard": "true"}
 PLAIN = {
     "family.size": "32",
-    "train.steps": "10",
+    "train.steps": "20",
     "train.batch_size": "3",
     "train.schedule": "constant",
     "train.warmup_steps": "0",
     "train.ema_decay": "0.9",
-    "checkpoint.every_steps": "5",
+    "checkpoint.every_steps": "10",
     "data.held_out": "2",
-    "train.held_out_every_steps": "5",
-    "samples.every_steps": "10",
+    "train.held_out_every_steps": "10",
+    "samples.every_steps": "20",
     "samples.count": "1",
     "samples.prompts": '["a person"]',
 }
@@ -69,9 +69,9 @@ def test_all_weights_of_stable_diffusion(made: Path, monkeypatch: pytest.MonkeyP
     one = train(made, "one", "text-to-image", "sd", more)
     held_parts.everywhere(made, monkeypatch)
     two = train(made, "two", "text-to-image", "sd", more | SPLIT)
-    assert list(losses(two)) == list(range(1, 11))
+    assert list(losses(two)) == list(range(1, 21))
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
-    assert [row["step"] for row in kinds(two, "samples")] == [10]
+    assert [row["step"] for row in kinds(two, "samples")] == [20]
     held_out = [[row["loss"] for row in kinds(run, "held_out")] for run in (one, two)]
     assert len(held_out[0]) == 3
     assert held_out[1] == pytest.approx(held_out[0], rel=1e-5)
@@ -85,7 +85,7 @@ def test_all_weights_of_stable_diffusion(made: Path, monkeypatch: pytest.MonkeyP
         assert max(own, other) < 0.55 * whole, kind
 
     again = Path(shutil.copytree(two, made / "again"))
-    shutil.rmtree(again / "checkpoints" / "step-00000010")
+    shutil.rmtree(again / "checkpoints" / "step-00000020")
     alone = Path(shutil.copytree(again, made / "alone"))
     train(made, "again", "text-to-image", "sd", more | SPLIT)
     assert_equal_runs(two, again)
@@ -103,7 +103,7 @@ def test_other_networks_and_a_lora(made: Path, recipe: str, kind: str, monkeypat
     one = train(made, "one", recipe, kind, {"train.learning_rate": "1e-4"})
     held_parts.everywhere(made, monkeypatch)
     two = train(made, "two", recipe, kind, {"train.learning_rate": "1e-4"} | SPLIT)
-    assert list(losses(two)) == list(range(1, 11))
+    assert list(losses(two)) == list(range(1, 21))
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
     assert_equal_files(one / "weights", two / "weights", steps=1e-4)
     for rank in (0, 1):
