@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import itertools
@@ -101,9 +102,12 @@ class MetadataFile(Source):
 
     def _masks(self, images: list[str]) -> frozenset[str]:
         """The masks in the folders of the images; a line of the file names an image only."""
-        folders = {posixpath.dirname(name) for name in images}
-        beside = [posixpath.join(folder, file) for folder in folders for file in os.listdir(self.folder / folder)]
-        return frozenset(name for name in beside if name.endswith(MASK_ENDING))
+        found: set[str] = set()
+        for folder in {posixpath.dirname(name) for name in images}:
+            with contextlib.suppress(OSError):  # a folder may give out its files and not their names
+                files = os.listdir(self.folder / folder)
+                found.update(posixpath.join(folder, file) for file in files if file.endswith(MASK_ENDING))
+        return frozenset(found)
 
 
 def _listing(
