@@ -34,7 +34,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for architecture in full_size.PIPELINES:
         full_size.write(architecture, folder / architecture)
     write_folder(portraits("Ada", 5), folder / "five")
-    write_folder(portraits("Ada", 8), folder / "eight")
+    write_folder(portraits("Ada", 8), folder / "eight", with_masks=True)
     for count in (20, 300):
         write_folder(world(count, seed=4), folder / f"{count}")
     for name in ("one", "other"):
