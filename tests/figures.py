@@ -11,10 +11,11 @@ import numpy as np
 
 from fusain.generation import gallery
 from fusain.generation.generator import Wanted, generate
-from fusain.models.families.sd import StableDiffusion, StableDiffusionSettings
-from fusain.models.family import Facts, Family
-from fusain.runs import actions
+from fusain.models.bases.opening import lies_at
+from fusain.models.family import Family
+from fusain.runs import actions, pretraining
 from fusain.worlds.caricatures import STYLES, world
+from fusain.worlds.mini.miniature import MINI_SDXL
 from tests.prove import style, subjects
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
@@ -34,9 +35,17 @@ def drawn_faces() -> None:
 
 def mini_sd(base: str) -> None:
     """What the miniature makes of captions; the first seeds, none picked."""
-    family = StableDiffusion(StableDiffusionSettings(base=base, size=64), Facts())
-    rows = {prompt: _drawn(family, [Wanted(seed, prompt=prompt) for seed in range(COLUMNS)]) for prompt in PROMPTS}
-    _save(rows, "mini-sd.png")
+    _save(_prompted(style.bare(base)), "mini-sd.png")
+
+
+def mini_sdxl(base: str = f"fusain:{MINI_SDXL.name}") -> None:
+    """The same captions and seeds from the miniature of XL, and what it makes of sizes and crops."""
+    _save(_prompted(style.bare(base, MINI_SDXL.kind)), "mini-sdxl.png")
+    pretraining.framings_sheet(MINI_SDXL, lies_at(base)).save(PICTURES / "framings.png")
+
+
+def _prompted(family: Family) -> dict[str, list[np.ndarray]]:
+    return {prompt: _drawn(family, [Wanted(seed, prompt=prompt) for seed in range(COLUMNS)]) for prompt in PROMPTS}
 
 
 def taught_style(base: str) -> None:
@@ -45,10 +54,7 @@ def taught_style(base: str) -> None:
     wanted = [Wanted(seed, prompt=caption) for seed, caption in enumerate(asked.captions)]
     with tempfile.TemporaryDirectory() as folder:
         bases = {"before": base, "after": str(style.taught(Path(folder), seed=1, base=base))}
-        families = {
-            title: StableDiffusion(StableDiffusionSettings(base=base, size=64), Facts())
-            for title, base in bases.items()
-        }
+        families = {title: style.bare(base) for title, base in bases.items()}
     rows = {title: _drawn(family, wanted) for title, family in families.items()}
     _save(rows | {"drawings of the same captions": list(asked.images)}, "style.png")
 
@@ -57,7 +63,7 @@ def taught_character(base: str) -> None:
     """One character learnt from eight drawings, where it never was, and the class with and without class images."""
     name, seeds = subjects.NAMES[0], range(COLUMNS)
     rows = {f"the eight drawings of {name}": list(subjects.drawings(name, 1).images)}
-    rows[f"the base: {subjects.CLASS}"] = _of(subjects.bare(base), [subjects.CLASS], seeds)
+    rows[f"the base: {subjects.CLASS}"] = _of(style.bare(base), [subjects.CLASS], seeds)
     for title, weight in (("with class images", 1.0), ("without class images", 0.0)):
         with tempfile.TemporaryDirectory() as folder:
             changes = {"data.class_images.weight": weight}
@@ -88,5 +94,6 @@ if __name__ == "__main__":
     base = sys.argv[1] if len(sys.argv) > 1 else style.BASE
     drawn_faces()
     mini_sd(base)
+    mini_sdxl()
     taught_style(base)
     taught_character(base)

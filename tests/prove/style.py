@@ -9,9 +9,9 @@ import numpy as np
 
 from fusain.generation.generator import Wanted, generate
 from fusain.generation.samplers import SamplerSettings
-from fusain.models.families.sd import StableDiffusion, StableDiffusionSettings
-from fusain.models.family import Facts
+from fusain.models.family import Facts, Family
 from fusain.runs import actions
+from fusain.runs.settings import FAMILIES
 from fusain.worlds import face_reader
 from fusain.worlds.caricatures import STYLES, world, write_folder
 from fusain.worlds.reader import Reader
@@ -46,12 +46,17 @@ class Drawn:
     """Mean share of pictures in which the judge sees what the caption said, the style aside."""
 
 
+def bare(base: str = BASE, kind: str = "sd") -> Family:
+    """A miniature as it is carried, or what became of it."""
+    family = FAMILIES[kind]
+    return family(family.Settings.model_validate({"base": base, "size": 64}), Facts())
+
+
 def drawn(base: str, judge: Reader) -> Drawn:
     """What a base makes of captions of combinations that nobody was trained on."""
     asked = world(JUDGED, seed=11, styles=[STYLE], combinations="kept out")
-    family = StableDiffusion(StableDiffusionSettings(base=base, size=64), Facts())
     wanted = [Wanted(seed, prompt=caption) for seed, caption in enumerate(asked.captions)]
-    pictures = np.stack([one.pixels for one in generate(family, wanted, DRAWING, chunk=20)])
+    pictures = np.stack([one.pixels for one in generate(bare(base), wanted, DRAWING, chunk=20)])
     seen = judge.read(pictures)
     shares = face_reader.accuracy(seen, face_reader.told(asked.faces))
     del shares["style"]

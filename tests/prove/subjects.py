@@ -13,8 +13,7 @@ from fusain.evaluation.intervals import Interval, wilson
 from fusain.evaluation.metrics.diversity import mean_distance, squared_distances
 from fusain.generation.generator import Wanted, generate
 from fusain.generation.samplers import SamplerSettings
-from fusain.models.families.sd import StableDiffusion, StableDiffusionSettings
-from fusain.models.family import Facts, Family
+from fusain.models.family import Family
 from fusain.runs import actions
 from fusain.worlds.caricatures import ATTRIBUTES, CHARACTERS, Caricatures, Face, portraits, write_folder
 from fusain.worlds.reader import Reader
@@ -102,10 +101,6 @@ def taught(
         **{key: str(value) for key, value in changes.items()},
     }
     return actions.train(recipe, name=name.lower(), overrides=list((SETTINGS | own).items()))
-
-
-def bare(base: str = BASE) -> Family:
-    return StableDiffusion(StableDiffusionSettings(base=base, size=64), Facts())
 
 
 def drawn(family: Family, prompts: Sequence[str], count: int, *, seed: int = 0) -> np.ndarray:

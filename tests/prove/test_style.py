@@ -1,4 +1,7 @@
-"""Fine-tuning on the style that the miniature has never seen: it learns the style and keeps the words."""
+"""Fine-tuning on the style that the miniature has never seen: it learns the style and keeps the words.
+
+With pytest's -rP the shares are printed.
+"""
 
 from pathlib import Path
 
@@ -21,5 +24,7 @@ def test_the_style_is_learnt_and_the_words_are_kept(
 ) -> None:
     assert before.in_style < 0.2
     after = style.drawn(str(style.taught(tmp_path, seed=seed)), judge)
+    print(f"seed {seed}: in the style {before.in_style:.3f}, then {after.in_style:.3f};", end=" ")
+    print(f"attributes {before.attributes:.3f}, then {after.attributes:.3f}")
     assert after.in_style >= 0.9
     assert after.attributes >= before.attributes - 0.05

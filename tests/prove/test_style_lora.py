@@ -1,6 +1,6 @@
-"""A LoRA on the miniature: a style by a trigger word from twenty images, and at every strength between.
+"""A LoRA on each miniature: a style by a trigger word from twenty images, and at every strength between.
 
-`python -m pytest -s -m prove tests/prove/test_style_lora.py` prints how far it leaks, with class images and without.
+With pytest's -rP it is printed how far it leaks, with class images and without, and what each strength does.
 """
 
 import itertools
@@ -14,12 +14,15 @@ from fusain.evaluation.intervals import wilson
 from fusain.runs import actions
 from fusain.worlds.caricatures import ATTRIBUTES, STYLES, Caricatures, caption, world, write_folder
 from fusain.worlds.reader import Reader
-from tests.prove.subjects import Share, bare, drawn
+from tests.prove.style import bare
+from tests.prove.subjects import Share, drawn
 
 pytestmark = pytest.mark.prove
 
 STYLE, TRIGGER, IMAGES, JUDGED = "glass", "ohwx", 20, 60
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+BASES = {"sd": "fusain:mini-sd", "sdxl": "fusain:mini-sdxl"}
+"""By the family."""
 SETTINGS = {
     "family.size": "64",
     "data.subject.identifier": TRIGGER,
@@ -53,21 +56,27 @@ def without_style(drawn: Caricatures) -> list[str]:
     return [caption(face, face.seed, names=names) for face in drawn.faces]
 
 
-def taught(folder: Path, base: str, **changes: str) -> Path:
+def taught(folder: Path, kind: str, **changes: str) -> Path:
     drawn = world(IMAGES, seed=31, styles=[STYLE])
     write_folder(replace(drawn, captions=tuple(without_style(drawn))), folder / "images")
-    own = {"runs_folder": str(folder), "data.path": str(folder / "images"), "family.base": base, **changes}
+    own = {"runs_folder": str(folder), "data.path": str(folder / "images"), **changes}
+    own |= {"family.kind": kind, "family.base": BASES[kind]}
     return actions.train("lora", name="style", overrides=list((SETTINGS | own).items())).folder
 
 
-@pytest.fixture(scope="module")
-def run(mini_sd: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return taught(tmp_path_factory.mktemp("style"), mini_sd)
+@pytest.fixture(scope="module", params=BASES)
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def without_class_images(mini_sd: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return taught(tmp_path_factory.mktemp("leaking"), mini_sd, **{"data.class_images.weight": "0"})
+def run(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return taught(tmp_path_factory.mktemp("style"), kind)
+
+
+@pytest.fixture(scope="module")
+def without_class_images(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return taught(tmp_path_factory.mktemp("leaking"), kind, **{"data.class_images.weight": "0"})
 
 
 def hits(pictures: np.ndarray, judge: Reader) -> int:
@@ -88,12 +97,13 @@ def test_the_trigger_word_calls_for_the_style(run: Path, judge: Reader) -> None:
 
 
 def test_class_images_hold_the_style_to_its_word(
-    run: Path, without_class_images: Path, mini_sd: str, judge: Reader
+    run: Path, without_class_images: Path, kind: str, judge: Reader
 ) -> None:
     """How far it leaks without them is reported: the numbers are in benchmarks/RESULTS.md."""
-    base = Share(hits(drawn(bare(mini_sd), prompts(with_trigger=False), 1), judge), JUDGED)
+    base = Share(hits(drawn(bare(BASES[kind], kind), prompts(with_trigger=False), 1), judge), JUDGED)
     found = {"with class images": asked(run, judge), "without": asked(without_class_images, judge)}
-    print(f"\nIn the style, of {JUDGED} pictures, with 95 % intervals; the base without the word: {spelt(base)}")
+    print(f"\n{BASES[kind]}, in the style, of {JUDGED} pictures, with 95 % intervals")
+    print(f"the base: {spelt(base)} without the word")
     for name, (said, unsaid) in found.items():
         print(f"{name}: {spelt(said)} with the trigger word, {spelt(unsaid)} without it")
     assert found["without"][0].value >= 0.8
@@ -104,10 +114,11 @@ def spelt(share: Share) -> str:
     return f"{share.value:.2f} ({share.interval.low:.2f} to {share.interval.high:.2f})"
 
 
-def test_it_comes_with_the_strength(run: Path, mini_sd: str, judge: Reader) -> None:
+def test_it_comes_with_the_strength(run: Path, kind: str, judge: Reader) -> None:
     wanted = prompts(with_trigger=True)
     pictures = [drawn(actions.open_run(run, strength=one).learner.family, wanted, 1) for one in STRENGTHS]
-    assert np.array_equal(pictures[0], drawn(bare(mini_sd), wanted, 1))
+    assert np.array_equal(pictures[0], drawn(bare(BASES[kind], kind), wanted, 1))
     found = [hits(one, judge) for one in pictures]
+    print(f"{BASES[kind]}, in the style at strengths {STRENGTHS}: {found} of {JUDGED}")
     for weaker, stronger in itertools.pairwise(found):
         assert stronger / JUDGED >= wilson(weaker, JUDGED).low, found

@@ -1,4 +1,4 @@
-"""Every recipe for Stable Diffusion trains the miniature that the package carries, and draws from what it became."""
+"""Every recipe for Stable Diffusion trains the miniature of its family, and draws from what it became."""
 
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from tests.record import OF_RECIPES
 from tests.runs.training import losses
 
 SMALL = {
-    "family.base": "fusain:mini-sd",
     "family.size": "64",
     "train.steps": "2",
     "train.batch_size": "2",
@@ -25,7 +24,9 @@ SMALL = {
     "engine.precision": "fp32",
     "engine.threads": "1",
 }
-FOR_LATENTS = [name for name in recipes.names() if recipes.load(name).values["family"]["kind"] == "sd"]
+BASES = {"sd": "fusain:mini-sd", "sdxl": "fusain:mini-sdxl"}
+FAMILY = {name: recipes.load(name).values["family"]["kind"] for name in recipes.names()}
+FOR_LATENTS = [name for name, family in FAMILY.items() if family in BASES]
 
 
 def test_they_are_all_here() -> None:
@@ -36,6 +37,11 @@ def test_they_are_all_here() -> None:
         "dreambooth-lora",
         "lora",
         "sd15-dreambooth-12gb",
+        "sdxl-full-10gb",
+        "sdxl-full-24gb",
+        "sdxl-lora",
+        "sdxl-lora-12gb",
+        "sdxl-lora-8gb",
         "text-to-image",
         "textual-inversion",
     ]
@@ -46,6 +52,7 @@ def test_the_recipe_trains_and_draws(recipe: str, tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("FUSAIN_CACHE", str(tmp_path / "cache"))
     write_folder(portraits("Ada", 4), tmp_path / "images")
     own = {"data.path": str(tmp_path / "images"), "runs_folder": str(tmp_path), **OF_RECIPES.get(recipe, {})}
+    own["family.base"] = BASES[FAMILY[recipe]]
     run = actions.train(recipe, name="run", overrides=list((SMALL | own).items())).folder
     assert len(losses(run)) == 2
     prompt = "a <sks>" if recipe == "textual-inversion" else "a flat drawing of a person"

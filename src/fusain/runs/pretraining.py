@@ -90,7 +90,7 @@ def pretrain(miniature: Miniature, folder: Path, *, report: Listener | None = No
         start = done[-1].folder / "weights"
     base = _once(folder / miniature.name, lambda path: _packed(start, path))
     if miniature.sizes.second is not None:
-        _framings_sheet(miniature, base).save(folder / "framings.png")
+        framings_sheet(miniature, base).save(folder / "framings.png")
     quality = measure(miniature, base, _judge(miniature, folder / "judge.safetensors"))
     card = miniature_card.write(miniature, quality, base, trainings=[one.folder for one in done])
     (base / "README.md").write_text(card, encoding="utf-8")
@@ -185,7 +185,7 @@ def _with_words(miniature: Miniature, weights: Path, folder: Path) -> None:
     family.save(folder)
 
 
-def _framings_sheet(miniature: Miniature, weights: Path) -> Image.Image:
+def framings_sheet(miniature: Miniature, weights: Path) -> Image.Image:
     """One face of one seed as if it had been small once, or a part of a wide or tall drawing."""
     family = _family(miniature, weights)
     (prompt,) = world(1, seed=miniature.seed).captions

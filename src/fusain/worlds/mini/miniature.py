@@ -81,7 +81,7 @@ MINI_SDXL: Final = Miniature(
     name="mini-sdxl",
     sizes=replace(
         MINI_SD.sizes,
-        unet_channels=(32, 80, 112),
+        unet_channels=(64, 96, 112),
         unet_attends=(False, True, True),
         unet_layers=2,  # the blocks of the published model, by whose numbers its LoRAs are named elsewhere
         second=Second(width=128, layers=3, heads=4, pooled=64, sizes=32),
@@ -89,7 +89,7 @@ MINI_SDXL: Final = Miniature(
     drawings=12_000,
     seed=1,
     autoencoder=None,
-    text_to_image=MINI_SD.text_to_image,
+    text_to_image=(*MINI_SD.text_to_image, HERE / "finishing.toml"),
     judge=face_reader.plan(),
     lesson=Lesson(),
     kind="sdxl",

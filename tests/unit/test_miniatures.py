@@ -1,4 +1,4 @@
-"""The miniature that the package carries: a real pipeline of the promised size, found by its name."""
+"""The miniatures that the package carries: real pipelines of the promised size, found by their names."""
 
 from __future__ import annotations
 
@@ -12,26 +12,41 @@ import torch
 from click.testing import CliRunner
 
 from fusain.cli.main import fusain
-from fusain.errors import SettingsError
 from fusain.models import bases
 from fusain.models.bases.opening import lies_at
 from fusain.worlds.caricatures import ATTRIBUTES
-from fusain.worlds.mini.miniature import MINI_SD
+from fusain.worlds.mini.miniature import MINI_SD, MINI_SDXL, MINIATURES, Miniature
 from fusain.worlds.mini.vocabulary import RARE_WORDS
+
+PIPELINES = {"mini-sd": "StableDiffusionPipeline", "mini-sdxl": "StableDiffusionXLPipeline"}
+
+
+@pytest.fixture(scope="module", params=MINIATURES.values(), ids=MINIATURES)
+def miniature(request: pytest.FixtureRequest) -> Miniature:
+    found: Miniature = request.param
+    return found
 
 
 @pytest.fixture(scope="module")
-def folder() -> Path:
-    try:
-        return lies_at("fusain:mini-sd")
-    except SettingsError:
-        pytest.skip("the package carries no miniature yet")
+def folder(miniature: Miniature) -> Path:
+    return lies_at(f"fusain:{miniature.name}")
 
 
-def test_it_is_small_and_safe(folder: Path) -> None:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) <= 20_000_000
-    assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt", ".md"}
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_they_are_small_and_safe(folder: Path) -> None:
+    assert {path.suffix for path in folder.rglob("*") if path.is_file()} <= {".safetensors", ".json", ".txt", ".md"}
+    sizes = {name: size(lies_at(f"fusain:{name}")) for name in MINIATURES}
+    assert sizes["mini-sd"] <= 20_000_000
+    assert sum(sizes.values()) <= 40_000_000
+
+
+def test_what_can_be_shared_is_shared() -> None:
+    one, other = (lies_at(f"fusain:{miniature.name}") for miniature in (MINI_SD, MINI_SDXL))
+    shared = ["vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors", "tokenizer/tokenizer.json"]
+    assert all((one / name).read_bytes() == (other / name).read_bytes() for name in shared)
 
 
 def test_it_does_not_say_where_it_was_made(folder: Path) -> None:
@@ -39,16 +54,16 @@ def test_it_does_not_say_where_it_was_made(folder: Path) -> None:
     assert not any("_name_or_path" in text or str(Path.home()) in text for text in texts)
 
 
-def test_its_path_is_told(folder: Path) -> None:
-    found = CliRunner().invoke(fusain, ["models", "path", "fusain:mini-sd"])
+def test_its_path_is_told(miniature: Miniature, folder: Path) -> None:
+    found = CliRunner().invoke(fusain, ["models", "path", f"fusain:{miniature.name}"])
     assert (found.exit_code, found.output) == (0, f"{folder}\n")
 
 
-def test_plain_diffusers_loads_it_and_draws(folder: Path) -> None:
-    from diffusers import DiffusionPipeline, StableDiffusionPipeline
+def test_plain_diffusers_loads_it_and_draws(miniature: Miniature, folder: Path) -> None:
+    from diffusers import DiffusionPipeline
 
     pipeline = DiffusionPipeline.from_pretrained(folder)
-    assert type(pipeline) is StableDiffusionPipeline
+    assert type(pipeline).__name__ == PIPELINES[miniature.name]
     assert {parameter.dtype for parameter in pipeline.unet.parameters()} == {torch.float32}
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(0)
@@ -62,12 +77,13 @@ def test_rare_words_are_one_token_each(folder: Path) -> None:
     assert [len(tokenizer.tokenize(word)) for word in RARE_WORDS] == [1] * 6
 
 
-def test_its_card_tells_how_it_was_made_and_how_good_it_is(folder: Path) -> None:
+def test_its_card_tells_how_it_was_made_and_how_good_it_is(miniature: Miniature, folder: Path) -> None:
     """The recipes that the package carries, the seed, the identity of the images, and what was measured."""
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert f"`fusain world pretrain mini-sd`, seed {MINI_SD.seed}: from {MINI_SD.drawings:,} faces" in card
-    assert MINI_SD.autoencoder is not None
-    for path in (MINI_SD.autoencoder, *MINI_SD.text_to_image):
+    made = f"`fusain world pretrain {miniature.name}`, seed {miniature.seed}: from {miniature.drawings:,} faces"
+    assert made in card
+    assert (f"those of `{miniature.shared}`" in card) is bool(miniature.shared)
+    for path in ([miniature.autoencoder] if miniature.autoencoder else []) + list(miniature.text_to_image):
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
         train = settings["train"]
         told = ", ".join(
@@ -77,7 +93,7 @@ def test_its_card_tells_how_it_was_made_and_how_good_it_is(folder: Path) -> None
         assert re.search(rf"^{line}$", card, re.MULTILINE), line
     shares = dict(re.findall(r"^\| (\w+) \| ([01]\.\d{3}) \|$", card, re.MULTILINE))
     assert list(shares) == list(ATTRIBUTES)
-    bars, numbers = MINI_SD.bars, [float(share) for share in shares.values()]
+    bars, numbers = miniature.bars, [float(share) for share in shares.values()]
     assert min(numbers) >= bars.worst
     assert sum(numbers) / len(numbers) >= bars.mean
     measured = dict(re.findall(r"^\| ([\w, ]+) \| ([\d.]+)(?: dB| s)? \| at (?:least|most) ", card, re.MULTILINE))
@@ -86,4 +102,4 @@ def test_its_card_tells_how_it_was_made_and_how_good_it_is(folder: Path) -> None
     assert float(measured["faces given back"]) >= bars.face_psnr
     assert float(measured["reading lost by that"]) <= bars.reading_lost
     assert float(measured["four images"]) <= bars.seconds_for_four
-    assert json.loads((folder / "model_index.json").read_text())["_class_name"] == "StableDiffusionPipeline"
+    assert json.loads((folder / "model_index.json").read_text())["_class_name"] == PIPELINES[miniature.name]
