@@ -92,6 +92,7 @@ PROOFS: dict[str, tuple[str, str, dict[str, str]]] = {
     "a style by all weights": ("text-to-image", "300", style.SETTINGS),
     "a character": ("dreambooth", "eight", subjects.SETTINGS),
     "a style by a LoRA": ("lora", "20", test_style_lora.SETTINGS),
+    "the same on XL": ("lora", "20", test_style_lora.SETTINGS | test_style_lora.OF_FAMILIES["sdxl"]),
     "a new word": ("textual-inversion", "eight", test_textual_inversion.SETTINGS),
 }
 
@@ -99,7 +100,8 @@ PROOFS: dict[str, tuple[str, str, dict[str, str]]] = {
 @pytest.mark.parametrize("proof", PROOFS)
 def test_what_is_proved_on_the_miniature_is_usual_there(place: Path, proof: str) -> None:
     recipe, data, settings = PROOFS[proof]
-    assert told(place, recipe, data, MINI, **settings) == []
+    of_xl = {"family.kind": "sdxl"} if "XL" in proof else {}
+    assert told(place, recipe, data, f"{MINI}xl" if of_xl else MINI, **settings, **of_xl) == []
 
 
 def rate(place: Path, recipe: str, base: str, learning_rate: float, **changes: Any) -> list[str]:
