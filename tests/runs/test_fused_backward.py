@@ -13,7 +13,7 @@ from fusain.runs import assembly
 from fusain.runs.folder import RunFolder
 from fusain.runs.settings import RunSettings
 from fusain.settings.read import resolve, resolve_source
-from fusain.training import checkpoint
+from fusain.training import checkpoint, muon
 from fusain.training.events import EventLog
 from fusain.training.optimizer_trial import check
 from fusain.training.optimizers import KINDS, OptimizerSettings
@@ -50,8 +50,15 @@ def trainer(settings: Path, folder: Path, changes: dict[str, Any]) -> Trainer:
 
 
 @pytest.mark.parametrize("name", ["adamw", "adamw_8bit", "adafactor", "lion", "muon"])
-def test_five_steps_are_those_of_the_unfused_run(settings: Path, runs: Path, name: str) -> None:
-    """Weights, what the optimizer remembers, the average, and every loss."""
+def test_five_steps_are_those_of_the_unfused_run(
+    settings: Path, runs: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights, what the optimizer remembers, the average, and every loss.
+
+    Muon turns its matrices in fp32 here: in bf16, where a processor has it, the last bits of a product hang on how many
+    matrices are multiplied together, and a fused step has one at a time.
+    """
+    monkeypatch.setattr(muon, "has_bf16", lambda kind: False)
     changes = FIVE | {"train.optimizer": name, "train.parts": '[{ names = "*.bias", weight_decay = 0 }]'}
     train_here(settings, "plain", runs, changes)
     train_here(settings, "fused", runs, changes | FUSED)
