@@ -36,7 +36,7 @@ OF_RECIPES = {
     "caricature": {"track.wandb": "off"},
     "dreambooth": FEW_CLASS_IMAGES,
     "dreambooth-lora": FEW_CLASS_IMAGES,
-    "demo-character": FEW_CLASS_IMAGES,
+    "demo-character": {**FEW_CLASS_IMAGES, "data.class_images.prompt": "a {class_word}", "data.masks.use": "none"},
     "sd15-dreambooth-12gb": FEW_CLASS_IMAGES,
     "sdxl-full-10gb": {"engine.weights": "fp32"},  # in bf16 each kind of processor has numbers of its own
     "textual-inversion": {"data.captions.trigger_word": "<sks>"},

@@ -15,7 +15,8 @@ from fusain.generation.generator import Wanted, generate
 from fusain.generation.samplers import SamplerSettings
 from fusain.models.family import Family
 from fusain.runs import actions
-from fusain.worlds.caricatures import ATTRIBUTES, CHARACTERS, Caricatures, Face, portraits, write_folder
+from fusain.runs.demo_character import words
+from fusain.worlds.caricatures import ATTRIBUTES, CHARACTERS, Caricatures, portraits, write_folder
 from fusain.worlds.reader import Reader
 from tests.prove.style import BASE
 
@@ -79,11 +80,6 @@ class Share:
 def drawings(name: str, seed: int) -> Caricatures:
     """The eight pictures of a character."""
     return portraits(name, IMAGES, seed=seed, backgrounds=SHOWN_ON, positions=["centre"])
-
-
-def words(number: int, face: Face) -> str:
-    """The caption of one of the eight: three of four say what is no part of the character."""
-    return f"{SUBJECT}, on a {face.attributes['background']} background, in the centre" if number % 4 else SUBJECT
 
 
 def taught(

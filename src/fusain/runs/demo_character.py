@@ -6,12 +6,13 @@ Eight drawings of it and a rare word, by DreamBooth with a LoRA; the same seeds 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from fusain.data.scan import MASK_ENDING
 from fusain.data.source import EXTENSIONS
 from fusain.errors import StorageError, UsageError
 from fusain.evaluation.report import Comparison
@@ -25,7 +26,7 @@ from fusain.settings.layers import Overrides, pairs
 from fusain.training.events import Listener
 from fusain.training.stopping import Reason
 from fusain.worlds import face_reader
-from fusain.worlds.caricatures import ATTRIBUTES, CHARACTERS, portraits, write_folder
+from fusain.worlds.caricatures import ATTRIBUTES, CHARACTERS, Face, portraits, write_folder
 
 RECIPE: Final = "demo-character"
 NAME: Final = "Ada"
@@ -98,17 +99,25 @@ def teach(folder: Path, runs: Path, name: str, *, say: Say, report: Listener | N
     return Taught(run.path, trained.step, Comparison("A character that it learnt", words, rows), sheet, *shares)
 
 
+def words(number: int, face: Face) -> str:
+    """The caption of one drawing: three of four say what is no part of the character, so that it can go elsewhere."""
+    ground = face.attributes["background"]
+    return f"{PROMPTS[0]}, on a {ground} background, in the centre" if number % 4 else PROMPTS[0]
+
+
 def _drawings(target: Path, say: Say) -> Pictures:
     """The eight drawings; those of an earlier demo are used again, and nothing is ever deleted."""
-    world = portraits(NAME, DRAWINGS, backgrounds=BACKGROUNDS)
+    world = portraits(NAME, DRAWINGS, backgrounds=BACKGROUNDS, positions=["centre"])
     if target.exists():
-        images = [path for path in target.iterdir() if path.suffix in EXTENSIONS]
-        if len(images) != DRAWINGS or not (target / "truth.json").is_file():
+        masks = set(target.glob(f"*{MASK_ENDING}"))
+        images = {path for path in target.iterdir() if path.suffix in EXTENSIONS} - masks
+        if not len(images) == len(masks) == DRAWINGS or not (target / "truth.json").is_file():
             raise UsageError("E-DEMO-001", where=str(target), path=target)
         return list(world.images)
     say(f"Drawing {NAME}, whom the miniature has never seen.")
+    captioned = replace(world, captions=tuple(map(words, range(DRAWINGS), world.faces)))
     try:
-        write_folder(world, target)
+        write_folder(captioned, target, with_masks=True)
     except OSError as fault:
         raise StorageError("E-STORE-004", where=str(target), fault=fault.strerror or fault) from fault
     return list(world.images)
