@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from fusain.generation.generator import Wanted, generate
 from fusain.models.bases.opening import lies_at
 from fusain.models.family import Family
 from fusain.runs import actions, pretraining
+from fusain.runs import demo_character as demo
 from fusain.worlds.caricatures import STYLES, world
 from fusain.worlds.mini.miniature import MINI_SDXL
 from tests.prove import style, subjects
@@ -77,6 +79,15 @@ def taught_character(base: str) -> None:
     _save(rows, "dreambooth.png")
 
 
+def demo_character() -> None:
+    """What the second half of the demo shows."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        taught = demo.teach(folder, folder / "runs", "character", say=print, report=None, overrides={})
+        assert taught.sheet is not None
+        shutil.copy(taught.sheet, PICTURES / "demo-character.png")
+
+
 def _of(family: Family, prompts: Sequence[str], seeds: Sequence[int]) -> list[np.ndarray]:
     wanted = [Wanted(seed, prompt=prompts[seed % len(prompts)]) for seed in seeds]
     return _drawn(family, wanted)
@@ -97,3 +108,4 @@ if __name__ == "__main__":
     mini_sdxl()
     taught_style(base)
     taught_character(base)
+    demo_character()

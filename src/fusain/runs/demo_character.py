@@ -39,6 +39,7 @@ PROMPTS: Final = (
 """As in the drawings, and as in none of them."""
 DRAWN = 8
 """Images of each prompt, before and after."""
+SIDES: Final = {"left": "on the left", "centre": "in the centre", "right": "on the right"}
 FIRST_SEED: Final = 2_000_000
 
 Say = Callable[[str], None]
@@ -101,13 +102,13 @@ def teach(folder: Path, runs: Path, name: str, *, say: Say, report: Listener | N
 
 def words(number: int, face: Face) -> str:
     """The caption of one drawing: three of four say what is no part of the character, so that it can go elsewhere."""
-    ground = face.attributes["background"]
-    return f"{PROMPTS[0]}, on a {ground} background, in the centre" if number % 4 else PROMPTS[0]
+    ground, side = face.attributes["background"], SIDES[face.attributes["position"]]
+    return f"{PROMPTS[0]}, on a {ground} background, {side}" if number % 4 else PROMPTS[0]
 
 
 def _drawings(target: Path, say: Say) -> Pictures:
     """The eight drawings; those of an earlier demo are used again, and nothing is ever deleted."""
-    world = portraits(NAME, DRAWINGS, backgrounds=BACKGROUNDS, positions=["centre"])
+    world = portraits(NAME, DRAWINGS, backgrounds=BACKGROUNDS)
     if target.exists():
         masks = set(target.glob(f"*{MASK_ENDING}"))
         images = {path for path in target.iterdir() if path.suffix in EXTENSIONS} - masks
