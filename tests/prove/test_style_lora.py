@@ -107,8 +107,7 @@ def test_class_images_hold_the_style_to_its_word(
     print(f"the base: {spelt(base)} without the word")
     for name, (said, unsaid) in found.items():
         print(f"{name}: {spelt(said)} with the trigger word, {spelt(unsaid)} without it")
-    assert found["without"][0].value >= 0.8
-    assert found["without"][1].value >= found["with class images"][1].value
+    assert found["without"][1].interval.low > found["with class images"][1].interval.high
 
 
 def spelt(share: Share) -> str:
