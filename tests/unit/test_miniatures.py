@@ -83,13 +83,14 @@ def test_its_card_tells_how_it_was_made_and_how_good_it_is(miniature: Miniature,
     made = f"`fusain world pretrain {miniature.name}`, seed {miniature.seed}: from {miniature.drawings:,} faces"
     assert made in card
     assert (f"those of `{miniature.shared}`" in card) is bool(miniature.shared)
-    for path in ([miniature.autoencoder] if miniature.autoencoder else []) + list(miniature.text_to_image):
+    first = {"autoencoder": miniature.autoencoder} if miniature.autoencoder else {}
+    for name, path in {**first, **miniature.text_to_image}.items():
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
         train = settings["train"]
         told = ", ".join(
             f"{key} {train[key]}" for key in ("steps", "batch_size", "optimizer", "learning_rate", "schedule")
         )
-        line = rf"- \*\*{path.stem}\*\*: method {settings['method']['kind']}, {told}; images `[0-9a-f]{{64}}`"
+        line = rf"- \*\*{name}\*\*: method {settings['method']['kind']}, {told}; images `[0-9a-f]{{64}}`"
         assert re.search(rf"^{line}$", card, re.MULTILINE), line
     shares = dict(re.findall(r"^\| (\w+) \| ([01]\.\d{3}) \|$", card, re.MULTILINE))
     assert list(shares) == list(ATTRIBUTES)

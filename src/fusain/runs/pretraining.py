@@ -71,20 +71,20 @@ def pretrain(miniature: Miniature, folder: Path, *, report: Listener | None = No
     start = _once(folder / "fresh", lambda path: _fresh(miniature, path))
     done: list[actions.TrainResult] = []
 
-    def train(settings: Path, base: Path, data: Path, changes: Mapping[str, str]) -> actions.TrainResult:
+    def train(name: str, settings: Path, base: Path, data: Path, changes: Mapping[str, str]) -> actions.TrainResult:
         own = {**shared, **changes, "family.base": str(base), "data.path": str(data)}
-        return actions.train(settings, name=settings.stem, overrides=list(own.items()), report=report)
+        return actions.train(settings, name=name, overrides=list(own.items()), report=report)
 
     if miniature.autoencoder is not None:
         every_style = _once(folder / "every-style", lambda path: write_folder(_drawings(miniature, STYLES), path))
-        done.append(train(miniature.autoencoder, start, every_style, {}))
+        done.append(train("autoencoder", miniature.autoencoder, start, every_style, {}))
         if done[-1].stopped:
             return Pretrained(None, None, miniature.bars, done[-1].stopped)
         start = done[-1].folder / "weights"
     start = _once(folder / "started", lambda path: _with_words(miniature, start, path))
     changes = _of_family(miniature) | miniature.changes
-    for settings in miniature.text_to_image:
-        done.append(train(settings, start, taught, changes))
+    for name, settings in miniature.text_to_image.items():
+        done.append(train(name, settings, start, taught, changes))
         if done[-1].stopped:
             return Pretrained(None, None, miniature.bars, done[-1].stopped)
         start = done[-1].folder / "weights"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -36,9 +37,9 @@ class Miniature:
     autoencoder: Path | None
     """Settings of the training of the autoencoder, on all styles: it must give back whatever is taught later. None
     where a `shared` one had it."""
-    text_to_image: tuple[Path, ...]
-    """Settings of the trainings of the UNet, one after the other, on captions, without the style and the characters
-    that are kept back."""
+    text_to_image: Mapping[str, Path]
+    """Settings of the trainings of the UNet by their names, one after the other, on captions, without the style and the
+    characters that are kept back."""
     judge: Plan
     lesson: Lesson
     """Of the last text encoder, before it reads captions for the UNet."""
@@ -73,7 +74,7 @@ MINI_SD: Final = Miniature(
     drawings=12_000,
     seed=1,
     autoencoder=HERE / "autoencoder.toml",
-    text_to_image=(HERE / "hearing.toml", HERE / "drawing.toml"),
+    text_to_image={"hearing": HERE / "hearing.toml", "drawing": HERE / "drawing.toml"},
     judge=face_reader.plan(),
     lesson=Lesson(),
 )
@@ -89,7 +90,8 @@ MINI_SDXL: Final = Miniature(
     drawings=12_000,
     seed=1,
     autoencoder=None,
-    text_to_image=(*MINI_SD.text_to_image, HERE / "finishing.toml"),
+    # What is no wider than a moustache comes last: it wants the second lesson twice.
+    text_to_image={**MINI_SD.text_to_image, "finishing": HERE / "drawing.toml"},
     judge=face_reader.plan(),
     lesson=Lesson(),
     kind="sdxl",
