@@ -14,9 +14,12 @@ from fusain.runs import actions
 from fusain.runs.settings import FAMILIES
 from fusain.worlds import face_reader
 from fusain.worlds.caricatures import STYLES, world, write_folder
+from fusain.worlds.mini.miniature import MINIATURES
 from fusain.worlds.reader import Reader
 
-BASE, STYLE = "fusain:mini-sd", "glass"
+BASES = {miniature.kind: f"fusain:{miniature.name}" for miniature in MINIATURES.values()}
+"""The miniature of each family."""
+BASE, STYLE = BASES["sd"], "glass"
 IMAGES, JUDGED = 300, 200
 DRAWING = SamplerSettings(steps=20, guidance=4.0)
 SETTINGS = {

@@ -14,7 +14,7 @@ from fusain.evaluation.intervals import wilson
 from fusain.runs import actions
 from fusain.worlds.caricatures import ATTRIBUTES, STYLES, Caricatures, caption, world, write_folder
 from fusain.worlds.reader import Reader
-from tests.prove.style import bare
+from tests.prove.style import BASES, bare
 from tests.prove.subjects import Share, drawn
 
 pytestmark = pytest.mark.prove
@@ -40,9 +40,10 @@ SETTINGS = {
     "samples.every_steps": "0",
     "engine.gradient_checkpointing": "false",
 }
-BASES = {"sd": "fusain:mini-sd", "sdxl": "fusain:mini-sdxl"}
 OF_FAMILIES = {"sd": {}, "sdxl": {"train.steps": "300", "train.learning_rate": "3e-3", "train.ema_decay": "0.95"}}
 """What the settings are changed by; with those of the smaller one 0.57 of the pictures are in the style."""
+LEARNT_ALONE = {"sd": 0.8, "sdxl": 0.3}
+"""The least share in the style where it was learnt without class images: else there is no leak to tell of."""
 
 
 def prompts(with_trigger: bool) -> list[str]:
@@ -107,6 +108,7 @@ def test_class_images_hold_the_style_to_its_word(
     print(f"the base: {spelt(base)} without the word")
     for name, (said, unsaid) in found.items():
         print(f"{name}: {spelt(said)} with the trigger word, {spelt(unsaid)} without it")
+    assert found["without"][0].value >= LEARNT_ALONE[kind]
     assert found["without"][1].interval.low > found["with class images"][1].interval.high
 
 

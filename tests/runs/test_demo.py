@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -192,6 +193,20 @@ def test_a_folder_of_others_is_no_character(small, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="E-DEMO-001"):
         run(tmp_path)
     assert (tmp_path / "ada" / "mine.png").read_bytes() == b"mine"
+
+
+def test_drawings_without_their_masks_are_not_of_this_demo(small, tmp_path, monkeypatch):
+    shrink(monkeypatch)
+    shutil.copytree(small[1] / "ada", tmp_path / "ada")
+    (tmp_path / "ada" / "00003-masklabel.png").unlink()
+    with pytest.raises(UsageError) as caught:
+        run(tmp_path)
+    assert str(caught.value) == (
+        f"E-DEMO-001 '{tmp_path / 'ada'}' is not a folder of images that a demo drew.\n"
+        f"Where: {tmp_path / 'ada'}\n"
+        "Why: The demo deletes nothing and mixes its images with no others.\n"
+        "Do: Choose another folder: fusain demo my_demo"
+    )
 
 
 def test_the_run_can_be_opened_and_drawn_from(small):

@@ -10,6 +10,7 @@ from fusain.cli import main as command
 from fusain.runs import actions, planning
 from fusain.settings import recipes
 from fusain.worlds.caricatures import portraits, write_folder
+from tests.prove.style import BASES
 from tests.record import OF_RECIPES
 from tests.runs.training import losses
 
@@ -24,7 +25,6 @@ SMALL = {
     "engine.precision": "fp32",
     "engine.threads": "1",
 }
-BASES = {"sd": "fusain:mini-sd", "sdxl": "fusain:mini-sdxl"}
 FAMILY = {name: recipes.load(name).values["family"]["kind"] for name in recipes.names()}
 FOR_LATENTS = [name for name, family in FAMILY.items() if family in BASES]
 

@@ -55,7 +55,7 @@ def told(place: Path, recipe: str, data: str, base: str | None = None, **changes
     return [str(notice) for notice in usual.worth_a_word(settings, dataset, family)]
 
 
-MINI = "fusain:mini-sd"
+MINI = style.BASE
 SUBJECTS = {"data__subject__class_word": "person"}
 INTENDED: dict[str, tuple[str, str | None, dict[str, Any]]] = {
     "caricature": ("300", "sd1", {"data__caption_column": "text"}),
@@ -88,20 +88,24 @@ def test_recipes_are_usual_on_the_base_that_they_are_for(place: Path, recipe: st
     assert told(place, recipe, data, base, **changes) == []
 
 
-PROOFS: dict[str, tuple[str, str, dict[str, str]]] = {
-    "a style by all weights": ("text-to-image", "300", style.SETTINGS),
-    "a character": ("dreambooth", "eight", subjects.SETTINGS),
-    "a style by a LoRA": ("lora", "20", test_style_lora.SETTINGS),
-    "the same on XL": ("lora", "20", test_style_lora.SETTINGS | test_style_lora.OF_FAMILIES["sdxl"]),
-    "a new word": ("textual-inversion", "eight", test_textual_inversion.SETTINGS),
+PROOFS: dict[str, tuple[str, str, str, dict[str, str]]] = {
+    "a style by all weights": ("text-to-image", "300", MINI, style.SETTINGS),
+    "a character": ("dreambooth", "eight", MINI, subjects.SETTINGS),
+    "a style by a LoRA": ("lora", "20", MINI, test_style_lora.SETTINGS),
+    "the same on XL": (
+        "lora",
+        "20",
+        style.BASES["sdxl"],
+        {"family.kind": "sdxl"} | test_style_lora.SETTINGS | test_style_lora.OF_FAMILIES["sdxl"],
+    ),
+    "a new word": ("textual-inversion", "eight", MINI, test_textual_inversion.SETTINGS),
 }
 
 
 @pytest.mark.parametrize("proof", PROOFS)
 def test_what_is_proved_on_the_miniature_is_usual_there(place: Path, proof: str) -> None:
-    recipe, data, settings = PROOFS[proof]
-    of_xl = {"family.kind": "sdxl"} if "XL" in proof else {}
-    assert told(place, recipe, data, f"{MINI}xl" if of_xl else MINI, **settings, **of_xl) == []
+    recipe, data, base, settings = PROOFS[proof]
+    assert told(place, recipe, data, base, **settings) == []
 
 
 def rate(place: Path, recipe: str, base: str, learning_rate: float, **changes: Any) -> list[str]:
