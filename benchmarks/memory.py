@@ -73,7 +73,7 @@ def measured(settings: RunSettings, how: str) -> int:
     count = STEPS * train.accumulation
     loader = iter(Loader(dataset, settings.data, seed=0, batch_size=train.batch_size))
     batches = list(encoding.as_stored(family, method, dataset, (next(loader) for _ in range(count))))
-    parameters = engine.shared_out(family.network, method.prepare(family))
+    parameters = engine.brought(family, method.prepare(family))
     family.network.train()
     kept = (*family.network.parameters(), *family.network.buffers())
     weights = sum(one.numel() * one.element_size() for one in kept)

@@ -179,6 +179,8 @@ WRONG_NUMBERS = {
     ("--guidance", "-1"): "-1.0 is not in the range 0<=x<=30.",
     ("--count", "0"): "0 is not in the range 1<=x<=1000000.",
     ("--size", "512xabc"): "'512xabc' is no size; write it as 768x512 (width x height)",
+    ("--crop", "64"): "'64' is no place; write it as 64,0 (left, top)",
+    ("--crop", "64,-1"): "'64,-1' is no place; write it as 64,0 (left, top)",
 }
 
 

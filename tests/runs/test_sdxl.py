@@ -344,3 +344,33 @@ def test_the_recipes_of_stable_diffusion_run_on_it(recipe: str, place: Path, tmp
     (path,) = actions.generate(run, prompts=prompt, count=1, runs_folder=tmp_path).images
     with Image.open(path) as image:
         assert image.size == (32, 32)
+
+
+def test_images_are_drawn_as_if_they_had_been_small_or_cut(place: Path, tmp_path: Path) -> None:
+    run = train_here(place / "xl.toml", "run", tmp_path, {"train.steps": 1, "samples.every_steps": 0}).folder
+
+    def facts_and_pixels(name: str, **wish: Any) -> tuple[dict[str, Any], np.ndarray]:
+        drawn = actions.generate(run, prompts=["a red hat"], count=1, output=tmp_path / name, **wish)
+        with Image.open(drawn.images[0]) as image:
+            return json.loads(image.text["fusain"]), np.asarray(image)  # type: ignore[attr-defined]
+
+    plain, as_it_is = facts_and_pixels("plain")
+    whole, same = facts_and_pixels("whole", original_size=(32, 32))
+    told, other = facts_and_pixels("told", original_size=(64, 96), crop=(40, 8))
+    assert {"original_size", "crop"}.isdisjoint(plain)
+    assert (whole["original_size"], whole["crop"]) == ([32, 32], [0, 0])
+    assert (told["original_size"], told["crop"]) == ([96, 64], [40, 8])
+    assert np.array_equal(as_it_is, same)
+    assert not np.array_equal(as_it_is, other)
+
+
+def test_a_gpu_is_planned_for_where_there_is_none(place: Path, tmp_path: Path) -> None:
+    """No step is measured, so the device need not be here: precision, layout and average are as they would be on it."""
+    own = {"family.base": str(place / "base"), "family.size": "32", "data.path": str(place / "faces")}
+    own |= {"runs_folder": str(tmp_path), "engine.device": "cuda"}
+    found = planning.plan("sdxl-full-24gb", overrides=list(own.items()), measure=False)
+    engine = found.settings["engine"]
+    assert (engine["device"], engine["precision"]) == ("cuda", "bf16")
+    assert found.memory_foreseen.average == 0, "it lies in the machine's memory"
+    here = planning.plan("sdxl-full-24gb", overrides=list((own | {"engine.device": "cpu"}).items()), measure=False)
+    assert here.memory_foreseen.average > 0

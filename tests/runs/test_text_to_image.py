@@ -167,6 +167,23 @@ def test_with_stored_encodings_neither_encoder_takes_memory(place: Path, trained
     assert batch.encoded_captions.shape == (4, 77, 16)
 
 
+def test_a_training_that_ended_holds_no_memory(place: Path, tmp_path: Path) -> None:
+    """Hooks of a fused step hold the network in circles, which Python would get to at some later time."""
+    from diffusers import UNet2DConditionModel
+
+    def alive() -> int:
+        return sum(type(one) is UNet2DConditionModel for one in gc.get_objects())
+
+    gc.collect()
+    before = alive()
+    gc.disable()
+    try:
+        train_here(place / "text.toml", "run", tmp_path, {"train.steps": 1, "train.fused_backward": True})
+        assert alive() == before
+    finally:
+        gc.enable()
+
+
 def _encoders_alive() -> int:
     """How many weights of autoencoders and text encoders this process holds, whoever made them."""
     from diffusers import AutoencoderKL
@@ -377,6 +394,11 @@ def _trainer(place: Path, tmp_path: Path, changes: dict[str, Any] | None = None)
             {"prompts": ["a"], "size": (65_536, 64)},
             "E-GEN-006 Images cannot be 65536 pixels wide or high: sides are divisible by 8 and at most 8192.\n"
             "Where: --size\nDo: The nearest that works is 8192.",
+        ),
+        (
+            {"prompts": ["a"], "crop": (8, 0)},
+            "E-GEN-020 The model of run 'run' was never told what images were before they were resized and cropped; "
+            "Stable Diffusion XL is.\nWhere: --crop\nDo: Leave --original-size and --crop out.",
         ),
         (
             {"labels": ["cat"]},

@@ -1,20 +1,28 @@
 """All weights may be kept in bf16: steps are rounded by chance, nothing small is lost, and a run goes on to the bit."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from fusain.errors import FusainError
-from fusain.runs import actions
+from fusain.models.families.sd import StableDiffusion
+from fusain.models.family import Facts
+from fusain.runs import actions, measured_step, planning
 from fusain.runs.settings import RunSettings
 from fusain.settings.read import resolve
 from fusain.training import engine, rounding
-from tests.runs.faults import SHORT
-from tests.runs.training import assert_equal_runs, final_state, losses, train_here
+from tests.runs.faults import SHORT, warnings
+from tests.runs.training import as_overrides, assert_equal_runs, final_state, flat, losses, train_here
 
 NARROW = {"train.fused_backward": True, "engine.weights": "bf16", "engine.precision": "bf16"}
+
+
+def tiny_sd(folder: Path) -> StableDiffusion:
+    return StableDiffusion(StableDiffusion.tiny("text", folder / "base"), Facts())
 
 
 def test_the_mean_of_many_roundings_is_the_number() -> None:
@@ -77,6 +85,63 @@ def test_a_stopped_run_goes_on_to_the_same_bits(settings: Path, runs: Path) -> N
 def test_it_draws_from_what_it_became(settings: Path, runs: Path) -> None:
     train_here(settings, "run", runs, SHORT | NARROW)
     assert actions.generate(runs / "run", count=1, runs_folder=runs).images
+
+
+def test_samples_are_drawn_while_it_learns(settings: Path, runs: Path) -> None:
+    """Narrow weights meet noise and times in full; the last samples are nearly what `generate` draws in fp32."""
+    changes = SHORT | NARROW | {"samples.every_steps": 12, "samples.steps": 5}
+    run = train_here(settings, "run", runs, changes).folder
+    assert "W-SAMPLE-001" not in dict(warnings(run))
+    sampled = flat(sorted((run / "samples" / "step-00000012").glob("0*.png")))
+    drawn = flat(actions.generate(run, count=1, runs_folder=runs).images)
+    apart = np.abs(np.stack(sampled).astype(int) - np.stack(drawn))
+    assert apart.mean() < 8, "of 255"
+
+
+def test_the_step_that_is_measured_has_narrow_weights(
+    settings: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, seen = measured_step.make_stepping, {}
+
+    def spied(train: Any, accelerator: Any, optimizer: Any, parameters: Any) -> Any:
+        seen.update({name: one.dtype for name, one in parameters.items() if one.dim() > 1})
+        return real(train, accelerator, optimizer, parameters)
+
+    monkeypatch.setattr(measured_step, "make_stepping", spied)
+    changes = SHORT | NARROW | {"runs_folder": str(runs)}
+    assert planning.plan(settings, overrides=as_overrides(changes)).seconds_per_step
+    assert set(seen.values()) == {torch.bfloat16}
+
+
+def test_weights_are_narrow_before_they_lie_on_the_device(tmp_path: Path) -> None:
+    """In full XL would not fit on the GPU that it fits on in bf16."""
+    model, at_work = (
+        tiny_sd(tmp_path),
+        engine.start(engine.resolve(engine.EngineSettings(device="cpu", weights="bf16"))),
+    )
+    learning = {name: one for name, one in model.network.named_parameters() if name.startswith("unet.")}
+    elsewhere = replace(at_work, device=torch.device("meta"))
+    on_the_way: list[torch.dtype] = []
+    real = model.to
+
+    def spied(device: torch.device) -> None:
+        on_the_way.extend(one.dtype for one in learning.values() if one.dim() > 1)
+        real(device)
+
+    model.to = spied  # type: ignore[method-assign]
+    assert elsewhere.brought(model, learning) is learning
+    assert set(on_the_way) == {torch.bfloat16}
+    assert {one.device.type for one in model.network.parameters()} == {"meta"}
+
+
+def test_encoders_go_ahead_to_the_device_alone(tmp_path: Path) -> None:
+    """While images and captions are encoded, the denoiser takes no room there."""
+    model = tiny_sd(tmp_path)
+    model.encoders_to(torch.device("meta"))
+    assert model.device.type == "meta"
+    where = {name.partition(".")[0]: one.device.type for name, one in model.network.named_parameters()}
+    assert where == {"unet": "cpu", "text_encoder": "meta"}
+    assert {one.device.type for beside in model.beside() for one in beside.parameters()} == {"meta"}
 
 
 def test_auto_precision_is_bf16_then() -> None:

@@ -15,7 +15,7 @@ from fusain.errors import SettingsError
 from fusain.generation.samplers import SamplerSettings, make_scheduler
 from fusain.models.bases import fresh
 from fusain.models.families.sdxl import StableDiffusionXL, StableDiffusionXLSettings
-from fusain.models.family import DrawRequest, Facts
+from fusain.models.family import DrawRequest, Facts, Framing
 
 PROMPTS = ("a red hat", "", "ünïcode, " * 40)
 FRAMINGS = torch.tensor([[300, 200, 3, 0], [64, 48, 0, 5], [32, 32, 0, 0]], dtype=torch.int32)
@@ -83,9 +83,13 @@ def handed_over(unet: Any, call: Any) -> list[dict[str, torch.Tensor]]:
     return found
 
 
-@pytest.mark.parametrize("by_zeros", [True, False])
-@pytest.mark.parametrize("negative", ["", "glasses"])
-def test_drawing_hands_the_unet_what_the_pipeline_does(base: Path, spoken: Path, by_zeros: bool, negative: str) -> None:
+@pytest.mark.parametrize(
+    ("by_zeros", "negative", "framing"),
+    [(True, "", None), (True, "glasses", (64, 96, 5, 7)), (False, "", (64, 96, 5, 7)), (False, "glasses", None)],
+)
+def test_drawing_hands_the_unet_what_the_pipeline_does(
+    base: Path, spoken: Path, by_zeros: bool, negative: str, framing: Framing | None
+) -> None:
     folder = base if by_zeros else spoken
     ours, theirs = family(folder), pipeline(folder)
     scheduler = make_scheduler(SamplerSettings(), ours.schedule)
@@ -99,6 +103,7 @@ def test_drawing_hands_the_unet_what_the_pipeline_does(base: Path, spoken: Path,
         prompts=["a red hat"],
         negatives=[negative],
         size=(32, 64),
+        framing=framing,
     )
     drawn: list[torch.Tensor] = []
     first = handed_over(ours.pipeline(scheduler).unet, lambda: drawn.append(ours.draw(request)))
@@ -113,6 +118,8 @@ def test_drawing_hands_the_unet_what_the_pipeline_does(base: Path, spoken: Path,
                 guidance_scale=3.0,
                 height=32,
                 width=64,
+                original_size=framing and framing[:2],
+                crops_coords_top_left=framing[2:] if framing else (0, 0),
                 output_type="pt",
             ).images
         ),
@@ -126,7 +133,7 @@ def test_drawing_hands_the_unet_what_the_pipeline_does(base: Path, spoken: Path,
                 one[name], other[name], rtol=0, atol=apart, msg=lambda text, name=name: f"{name}: {text}"
             )
     torch.testing.assert_close(*drawn, rtol=0, atol=1e-5)
-    assert first[0]["time_ids"].tolist() == [[32, 64, 0, 0, 32, 64]] * 2
+    assert first[0]["time_ids"].tolist() == [[*(framing or (32, 64, 0, 0)), 32, 64]] * 2
     assert bool(first[0]["text_embeds"][0].any()) == (bool(negative) or not by_zeros)
 
 

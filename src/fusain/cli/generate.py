@@ -23,6 +23,18 @@ class Size(click.ParamType[tuple[int, int]]):
         return int(sides[-1]), int(sides[0])
 
 
+class Place(click.ParamType[tuple[int, int]]):
+    """Left and top of a crop, as in 64,0."""
+
+    name = "LEFT,TOP"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        left, comma, top = str(value).partition(",")
+        if not comma or not all(part.strip().isdecimal() for part in (left, top)):
+            self.fail(f"'{value}' is no place; write it as 64,0 (left, top)", param, ctx)
+        return int(left), int(top)
+
+
 class Sampler(click.ParamType[str]):
     """A sampler by our name; names of other tools are told ours."""
 
@@ -51,6 +63,8 @@ SIZE = Size()
 @click.option("--negative", metavar="TEXT", default="", help="What to draw away from.")
 @click.option("--prompts-file", type=click.Path(path_type=Path), help="A text file with one prompt a line.")
 @click.option("--size", type=SIZE, help="Width x height in pixels; without it, the run's.")
+@click.option("--original-size", type=SIZE, help="XL: as if the image had been so large; small ones look soft.")
+@click.option("--crop", type=Place(), help="XL: as if it had been cut from that place of a larger image.")
 @click.option(
     "--count", type=click.IntRange(1, 1_000_000), default=16, show_default=True, help="Images, of each label or prompt."
 )
@@ -78,6 +92,8 @@ def verb(
     negative: str,
     prompts_file: Path | None,
     size: tuple[int, int] | None,
+    original_size: tuple[int, int] | None,
+    crop: tuple[int, int] | None,
     count: int,
     seed: int,
     chunk: int | None,
@@ -107,6 +123,8 @@ def verb(
         prompts=[*prompts, *(_lines(prompts_file) if prompts_file else ())],
         negative=negative,
         size=size,
+        original_size=original_size,
+        crop=crop,
         count=count,
         seed=seed,
         sampler=_sampler(run, runs_folder, {name: wish for name, wish in wishes.items() if wish is not None}),

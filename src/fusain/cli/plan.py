@@ -14,7 +14,11 @@ from fusain.settings import described
 @click.command(cls=overrides.SettingsCommand)
 @click.argument("source", metavar="FILE|RECIPE")
 @click.option("--device", metavar="NAME", help="Short for --engine.device.")
-@click.option("--measure/--no-measure", default=True, help="Measure one step; --no-measure touches no device.")
+@click.option(
+    "--measure/--no-measure",
+    default=True,
+    help="Measure a few steps; --no-measure touches no device, so it plans for a GPU from anywhere.",
+)
 @output.format_option
 @click.pass_context
 def verb(context: click.Context, source: str, device: str | None, measure: bool) -> None:
@@ -25,6 +29,7 @@ def verb(context: click.Context, source: str, device: str | None, measure: bool)
       fusain plan run.toml
       fusain plan run.toml --no-measure --train.batch_size 64
       fusain plan unconditional --data.path my_images
+      fusain plan sdxl-lora-8gb --data.path my_images --device cuda --no-measure
     """
     changes = overrides.given(context, device=device)
     from fusain.runs import planning

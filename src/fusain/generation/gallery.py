@@ -24,6 +24,9 @@ def write_png(drawn: Drawn, path: Path, facts: Mapping[str, Any]) -> None:
     own = {"seed": wanted.seed, "label" if wanted.prompt is None else "prompt": wanted.title}
     if wanted.negative:
         own["negative"] = wanted.negative
+    if wanted.framing:
+        height, width, top, left = wanted.framing
+        own |= {"original_size": [width, height], "crop": [left, top]}
     text = PngImagePlugin.PngInfo()
     text.add_text("fusain", json.dumps({**facts, **own}, ensure_ascii=False))
     lines = [wanted.title, *([f"Negative prompt: {wanted.negative}"] if wanted.negative else [])]

@@ -158,6 +158,8 @@ class Family(ABC):
     """Whether its pipeline in diffusers is told `clip_skip`, where it has that setting."""
     loads_words: ClassVar[bool] = True
     """Whether its pipeline in diffusers loads learnt words, and reads one of several vectors as all of its tokens."""
+    reads_framings: ClassVar[bool] = False
+    """Whether it is told what an image was before it was resized and cropped."""
     matches_flow: ClassVar[bool] = False
     """Whether its schedule is one of flow matching."""
     lora_targets: ClassVar[Mapping[str, Targets]] = {}
@@ -253,9 +255,19 @@ class Family(ABC):
     @abstractmethod
     def predict(self, noisy: torch.Tensor, times_B: torch.Tensor, condition: Any) -> torch.Tensor: ...
 
+    @property
+    def device(self) -> torch.device:
+        """Where it works."""
+        return next(self.network.parameters()).device
+
     def to(self, device: torch.device) -> None:
         """Bring everything that works in training to a device."""
         self.network.to(device)
+
+    def encoders_to(self, device: torch.device) -> None:
+        """Bring what encodes images and captions to a device, ahead of the rest, which would take its room there."""
+        for one in (*self.text_encoders().values(), *self.beside()):
+            one.to(device)
 
     def recompute_activations(self) -> None:
         """Forget activations in the forward pass and compute them again in the backward pass."""

@@ -23,9 +23,12 @@ class LatentFamily(Family):
     """The network as it is, whatever the engine wraps it into."""
     _autoencoder: torch.nn.Module | None
 
+    _device: torch.device | None = None
+    """Where its encoders were sent; the denoiser may follow later."""
+
     @property
     def device(self) -> torch.device:
-        return cast(torch.device, next(self._bare.parameters()).device)
+        return self._device or cast(torch.device, next(self._bare.parameters()).device)
 
     @property
     def base_id(self) -> str:
@@ -65,8 +68,13 @@ class LatentFamily(Family):
         return {name: encoder for name, encoder in encoders.items() if encoder is not None}
 
     def to(self, device: torch.device) -> None:
+        self._device = device
         for one in (self.network, *self.beside()):
             one.to(device)
+
+    def encoders_to(self, device: torch.device) -> None:
+        self._device = device
+        super().encoders_to(device)
 
     @abstractmethod
     def _keep_hidden(self) -> None:

@@ -32,6 +32,7 @@ from fusain.runs.settings import RunSettings
 from fusain.settings.layers import Overrides
 from fusain.settings.read import resolve_source
 from fusain.training import checkpoint as saved_states
+from fusain.training import engine as engines
 from fusain.training import events, peak
 from fusain.training.checkpoint import Checkpoint, Checkpoints
 from fusain.training.events import EventLog, Listener
@@ -94,6 +95,21 @@ def train(
     report: Listener | None = None,
 ) -> TrainResult:
     """Train by a settings file or a recipe; the same call again goes on where the run stands."""
+    try:
+        return _train(source, name, overrides, resume=resume, allow_change=allow_change, report=report)
+    finally:
+        engines.give_back()  # to whatever the caller does next, be it another training
+
+
+def _train(
+    source: Path | str,
+    name: str | None,
+    overrides: Overrides,
+    *,
+    resume: Resume,
+    allow_change: Collection[str],
+    report: Listener | None,
+) -> TrainResult:
     resolved = resolve_source(RunSettings, source, overrides)
     settings = assembly.resolved_engine(resolved.settings)
     folder = RunFolder.named(settings.runs_folder, name or default_name(source))
@@ -264,6 +280,8 @@ def generate(
     prompts: str | Sequence[str] = (),
     negative: str = "",
     size: tuple[int, int] | None = None,
+    original_size: tuple[int, int] | None = None,
+    crop: tuple[int, int] | None = None,
     count: int = 16,
     seed: int = 0,
     chunk: int | None = None,
@@ -275,17 +293,22 @@ def generate(
     output: Path | str | None = None,
     runs_folder: Path | str | None = None,
 ) -> Generated:
-    """Draw `count` images of each label or prompt; of all classes, or the run's own prompts, where none is named."""
+    """Draw `count` images of each label or prompt; of all classes, or the run's own prompts, where none is named.
+
+    Sizes are height and width, a crop is left and top; XL draws as if its images had been cut from others like that.
+    """
     opened = open_run(run, checkpoint=checkpoint, weights=weights, strength=strength, runs_folder=runs_folder)
     family, drawing = opened.learner.family, sampler or opened.settings.samples
-    requests.check(family, opened.folder.name, labels=bool(labels), prompts=bool(prompts or negative), size=size)
+    run_name = opened.folder.name
+    requests.check(family, run_name, labels=bool(labels), prompts=bool(prompts or negative), size=size)
+    framing = requests.framing(family, run_name, original_size=original_size, crop=crop, size=size)
     family.to(assembly.device_of(device))
     named = requests.named(family, labels=_listed(labels), prompts=_listed(prompts)) or requests.usual(
         family, opened.settings.samples.prompts
     )
-    wanted = requests.each(named, count=count, seed=seed, negative=negative, size=size)
+    wanted = requests.each(named, count=count, seed=seed, negative=negative, size=size, framing=framing)
     target = Path(output) if output else _next_folder(opened.folder.generated)
-    facts: dict[str, Any] = {"run": opened.folder.name, "step": opened.step, "weights": weights}
+    facts: dict[str, Any] = {"run": run_name, "step": opened.step, "weights": weights}
     facts |= {} if strength is None else {"strength": strength}
     return Generated(target, tuple(assembly.draw_into(target, family, wanted, drawing, facts=facts, chunk=chunk)))
 

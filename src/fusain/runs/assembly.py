@@ -8,7 +8,7 @@ import math
 import platform
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -172,7 +172,7 @@ def build_trainer(
         from_here = partial(loading, dataset, settings.data, seed=train.seed, start_draw=start_draw, report=log)
         return iter(from_here(batch_size=train.batch_size, share=engine.team.share(train.batch_size)))
 
-    learner.family.to(engine.device)
+    learner.family.encoders_to(engine.device)  # a base that learns in few bits would not fit in full beside them
     with engine.accelerator.main_process_first():
         encoding.ahead(learner.family, learner.method, dataset, report=log)
     measured = max(train.batch_size, few(HELD_OUT_BATCH, settings.family.size**2, whole=LARGEST_OF_MANY))
@@ -242,17 +242,18 @@ def draw_into(
     own = (family.settings.size, family.settings.size)
     chunk = chunk or few(CHUNK, max((math.prod(one.size or own) for one in wanted), default=1))
     images: Iterable[Drawn] = generate(family, wanted, settings, chunk=chunk)
-    if engine is not None and engine.shard:
-        images = list(images)
-        if not engine.team.is_first:
-            return []
-    target.mkdir(parents=True, exist_ok=True)
-    for position, drawn in enumerate(images):
-        title = drawn.wanted.title
-        path = target / f"{position:05d}{'-' if title else ''}{gallery.slug(title)}.png"
-        gallery.write_png(drawn, path, facts)
-        paths.append(path)
-        rows.setdefault(title, []).append(drawn.pixels)
+    with engine.drawing() if engine is not None else nullcontext():
+        if engine is not None and engine.shard:
+            images = list(images)
+            if not engine.team.is_first:
+                return []
+        target.mkdir(parents=True, exist_ok=True)
+        for position, drawn in enumerate(images):
+            title = drawn.wanted.title
+            path = target / f"{position:05d}{'-' if title else ''}{gallery.slug(title)}.png"
+            gallery.write_png(drawn, path, facts)
+            paths.append(path)
+            rows.setdefault(title, []).append(drawn.pixels)
     gallery.contact_sheet(rows, columns=min(16, max(len(row) for row in rows.values()))).save(target / "sheet.png")
     return paths
 
@@ -301,9 +302,9 @@ def versions(train: TrainSettings | None = None) -> dict[str, str]:
     return {"fusain": version("fusain"), "python": platform.python_version(), **{name: version(name) for name in names}}
 
 
-def resolved_engine(settings: RunSettings) -> RunSettings:
-    """The settings with every `auto` of the engine replaced by what it means here."""
-    engine: EngineSettings = engines.resolve(settings.engine)
+def resolved_engine(settings: RunSettings, *, here: bool = True) -> RunSettings:
+    """The settings with every `auto` of the engine replaced by what it means here, or where there is such a device."""
+    engine: EngineSettings = engines.resolve(settings.engine, here=here)
     optimizer_trial.check(settings.train, engine.device)
     if engine.channels_last == "auto":
         convolves = FAMILIES[settings.family.kind].convolves and METHODS[settings.method.kind].uses_denoiser

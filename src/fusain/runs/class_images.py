@@ -27,6 +27,7 @@ from fusain.generation.samplers import SamplerSettings
 from fusain.messages import quantities
 from fusain.models.family import Facts, Family
 from fusain.runs.settings import FAMILIES, RunSettings
+from fusain.training import engine as engines
 from fusain.training.stopping import Stopped, StopRequest
 
 VERSION: Final = 1
@@ -101,8 +102,7 @@ def _draw(
                     report("class_images", done=done, total=total)
     _heed(stop, report, done, total)
     del family
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    engines.give_back()
 
 
 def _require_room(needed: int) -> None:

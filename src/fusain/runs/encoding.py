@@ -64,7 +64,7 @@ def size(family: Family, method: Method, dataset: Dataset) -> int:
     if not _may_store(family, method, dataset):
         return 0
     parts, count = ENCODERS.keys() - dict(_hindrances(method, dataset)).keys(), 0
-    rows, device = _rows(dataset), next(family.network.parameters()).device
+    rows, device = _rows(dataset), family.device
     with torch.no_grad():
         if "images" in parts:
             for (height, width), images in Counter(map(tuple, dataset.shapes[rows].tolist())).items():
@@ -100,10 +100,8 @@ def _hindrances(method: Method, dataset: Dataset) -> Iterator[tuple[str, str]]:
 
 
 def _images(family: Family, dataset: Dataset, report: Callable[..., Any]) -> EncodedImages:
-    device = next(family.network.parameters()).device
-
     def encode(pixels: torch.Tensor) -> torch.Tensor:
-        return family.encode_pixels(pixels.to(device))
+        return family.encode_pixels(pixels.to(family.device))
 
     identity = {"base": family.encoder_id("autoencoder")}
 

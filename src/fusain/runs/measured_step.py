@@ -45,7 +45,7 @@ def measure(
     learner = assembly.build_trainee(settings, dataset.classes)
     assembly.ready_denoiser(learner, settings, not_compiled)
     family, method, train = learner.family, learner.method, settings.train
-    family.to(engine.device)
+    family.encoders_to(engine.device)
     share = slice(settings.largest_share)
     loader = iter(Loader(dataset, settings.data, seed=train.seed, batch_size=train.batch_size, share=share))
     count = (WARM_STEPS + MEASURED_STEPS) * train.accumulation
@@ -55,8 +55,7 @@ def measure(
         else (next(loader).to(engine.device) for _ in range(count))
     )
     batches = encoding.as_stored(family, method, dataset, iter(few))
-    parameters = method.prepare(family)
-    family.to(engine.device)
+    parameters = engine.brought(family, method.prepare(family))
     family.network.train()
     optimizer = optimizer_of(train, parameters, method.rates(parameters))
     stepping = make_stepping(train, engine.accelerator, optimizer, parameters)

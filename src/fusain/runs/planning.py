@@ -105,7 +105,7 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
     """What training by these settings would need; kept until they are trained by, and no run folder is written into."""
     peak.count_anew()
     resolved = resolve_source(RunSettings, source, overrides)
-    settings = assembly.resolved_engine(resolved.settings)
+    settings = assembly.resolved_engine(resolved.settings, here=measure)
     measure = measure and not settings.engine.shard  # one process alone would hold all of it
     dataset = assembly.prepare_data(settings, folder=None, report=None)
     train = settings.train

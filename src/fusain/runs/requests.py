@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from fusain.errors import UsageError
 from fusain.generation.generator import Wanted, parse_label
-from fusain.models.family import Family
+from fusain.models.family import Family, Framing
 
 SMALLEST_SIDE, LARGEST_SIDE = 8, 8192
 LONGEST_PROMPT = 5_000
@@ -29,11 +29,37 @@ def named(family: Family, *, labels: Sequence[str], prompts: Sequence[str]) -> l
 
 
 def each(
-    named: Sequence[Wanted], *, count: int, seed: int, negative: str = "", size: tuple[int, int] | None = None
+    named: Sequence[Wanted],
+    *,
+    count: int,
+    seed: int,
+    negative: str = "",
+    size: tuple[int, int] | None = None,
+    framing: Framing | None = None,
 ) -> list[Wanted]:
     """So many images of each, from the same seeds."""
     seeds = range(seed, seed + count)
-    return [replace(one, seed=number, negative=negative, size=size) for one in named for number in seeds]
+    return [
+        replace(one, seed=number, negative=negative, size=size, framing=framing) for one in named for number in seeds
+    ]
+
+
+def framing(
+    family: Family,
+    run: str,
+    *,
+    original_size: tuple[int, int] | None,
+    crop: tuple[int, int] | None,
+    size: tuple[int, int] | None,
+) -> Framing | None:
+    """What images are to look as if they had been; what is left out is as if they were whole, of their own size."""
+    if original_size is None and crop is None:
+        return None
+    if not family.reads_framings:
+        raise UsageError("E-GEN-020", where="--crop" if original_size is None else "--original-size", run=run)
+    height, width = original_size or size or (family.settings.size, family.settings.size)
+    left, top = crop or (0, 0)
+    return height, width, top, left
 
 
 def check(family: Family, run: str, *, labels: bool, prompts: bool, size: tuple[int, int] | None) -> None:

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from fusain.data.cores import usable_cores
 from fusain.errors import EnvironmentFault, SettingsError
+from fusain.models.family import Family
 from fusain.models.packed import Bits
 from fusain.settings.section import Section, basic
 from fusain.training import rounding, sharding
@@ -77,15 +78,22 @@ class Engine:
     shard: bool = False
     weights: Literal["fp32", "bf16"] = "fp32"
 
-    def shared_out(
-        self, network: torch.nn.Module, learning: dict[str, torch.nn.Parameter]
-    ) -> dict[str, torch.nn.Parameter]:
-        """What learns, as this process keeps it: in few bits, or of a network that is split its own part."""
+    def brought(self, family: Family, learning: dict[str, torch.nn.Parameter]) -> dict[str, torch.nn.Parameter]:
+        """All on the device, and what learns as this process keeps it: in few bits, or of what is split its own part.
+
+        In few bits first: in full there may be no room for it.
+        """
         if self.weights == "bf16":
             rounding.narrow(learning.values())
+        family.to(self.device)
         if not self.shard:
             return learning
-        return sharding.split(network, learning, device=self.device.type, processes=self.team.size)
+        return sharding.split(family.network, learning, device=self.device.type, processes=self.team.size)
+
+    def drawing(self) -> contextlib.AbstractContextManager[Any]:
+        """Around drawing from the network as it trains: narrow weights meet what is in full as in a step."""
+        is_narrow = self.weights == "bf16"
+        return self.accelerator.autocast() if is_narrow else contextlib.nullcontext()
 
     def wrapped(self, network: torch.nn.Module) -> torch.nn.Module:
         """The network in the precision of the run, with the sum of gradients over all processes in its backward pass.
@@ -124,25 +132,26 @@ class Engine:
         return wrapped
 
 
-def resolve(settings: EngineSettings) -> EngineSettings:
-    """`auto` values as what they mean on this machine; what the machine lacks is an error."""
+def resolve(settings: EngineSettings, *, here: bool = True) -> EngineSettings:
+    """`auto` values as what they mean on this machine, and what it lacks is an error; or on one that has the device."""
     device = settings.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
+    if here and device.startswith("cuda") and not torch.cuda.is_available():
         raise EnvironmentFault("E-ENV-002", where="engine.device", device=device, built=torch.version.cuda or "no CUDA")
-    if device == "mps" and not torch.backends.mps.is_available():
+    if here and device == "mps" and not torch.backends.mps.is_available():
         raise EnvironmentFault("E-ENV-003", where="engine.device")
     kind = device.partition(":")[0]
     if settings.precision == "fp16" and kind == "cpu":
         raise EnvironmentFault("E-ENV-004", where="engine.precision")
     precision = settings.precision
     if precision == "auto":
-        precision = "bf16" if has_bf16(kind) or settings.weights == "bf16" else "fp32"
-    if precision == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        has_it = has_bf16(kind) if here or kind == "cpu" else kind == "cuda"
+        precision = "bf16" if has_it or settings.weights == "bf16" else "fp32"
+    if here and precision == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise EnvironmentFault("E-ENV-005", where="engine.precision", device=torch.cuda.get_device_name())
     gpus = torch.cuda.device_count()
-    if kind == "cuda" and settings.processes > gpus:
+    if here and kind == "cuda" and settings.processes > gpus:
         raise EnvironmentFault("E-ENV-009", where="engine.processes", processes=settings.processes, gpus=gpus)
     threads = settings.threads if settings.threads != "auto" else max(1, usable_cores() // settings.processes)
     return settings.model_copy(update={"device": device, "precision": precision, "threads": threads})
@@ -200,6 +209,13 @@ def _as_accelerate_reads_it(team: Team) -> Iterator[None]:
     place = {"master_addr": "127.0.0.1", "master_port": "0", "omp_num_threads": "1"}
     with patch_environment(rank=rank, local_rank=rank, world_size=size, local_world_size=size, **place):
         yield
+
+
+def give_back() -> None:
+    """The memory of what nobody has any more: hooks hold networks in circles, and PyTorch keeps a GPU's for later."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def stop() -> None:

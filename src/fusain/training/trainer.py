@@ -122,9 +122,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         parts, engine, train = self.parts, self.parts.engine, self.settings
-        learning = parts.method.prepare(parts.family)
-        parts.family.to(engine.device)
-        self._parameters = engine.shared_out(parts.family.network, learning)
+        self._parameters = engine.brought(parts.family, parts.method.prepare(parts.family))
         parts.family.network = engine.wrapped(parts.family.network).train()
         optimizer = optimizer_of(train, self._parameters, parts.method.rates(self._parameters))
         self._optimizer: Any = engine.accelerator.prepare(optimizer)

@@ -104,6 +104,7 @@ class StableDiffusionXL(LatentFamily):
     denoiser: ClassVar[str] = "unet"
     multiple = 8
     skips_by_itself: ClassVar[bool] = True
+    reads_framings: ClassVar[bool] = True
     clips: ClassVar[Sequence[str]] = tuple(ENCODERS)
     _bare: StableDiffusionXLNetwork
     lora_targets: ClassVar = {"unet": targets.OF_UNET, **dict.fromkeys(ENCODERS, targets.OF_CLIP)}
