@@ -391,6 +391,16 @@ def _trainer(place: Path, tmp_path: Path, changes: dict[str, Any] | None = None)
             "Where: --size\nDo: The nearest that works is 96.",
         ),
         (
+            {"prompts": ["a"], "size": (64, 0)},
+            "E-GEN-006 Images cannot be 0 pixels wide or high: sides are divisible by 8 and at most 8192.\n"
+            "Where: --size\nDo: The nearest that works is 8.",
+        ),
+        (
+            {"prompts": ["a"], "size": (513, 512)},
+            "E-GEN-006 Images cannot be 513 pixels wide or high: sides are divisible by 8 and at most 8192.\n"
+            "Where: --size\nDo: The nearest that works is 512.",
+        ),
+        (
             {"prompts": ["a"], "size": (65_536, 64)},
             "E-GEN-006 Images cannot be 65536 pixels wide or high: sides are divisible by 8 and at most 8192.\n"
             "Where: --size\nDo: The nearest that works is 8192.",
@@ -447,6 +457,52 @@ def test_prompts_come_from_a_file(trained: Path, tmp_path: Path, capsys: Any) ->
         "00000-a-red-hat.png",
         "00001-green-skin.png",
     ]
+
+
+WEIGHTED = (
+    "W-GEN-001 '{shown}' is read as it stands: prompts have no weights here, and brackets and numbers are letters like "
+    "others. ({where}) Leave them out. To stress something, say it in more words; guidance stresses the whole prompt."
+)
+
+
+def test_weights_in_prompts_are_told_before_anything_is_drawn(trained: Path, tmp_path: Path, capsys: Any) -> None:
+    from fusain.cli import main as command
+
+    prompts = ("a (red hat:1.3", "a face (with a hat)", "a (red hat:1.3")
+    words = [word for prompt in prompts for word in ("--prompt", prompt)] + ["--negative", "((glasses))"]
+    with pytest.raises(SystemExit) as caught:
+        command.main(["generate", str(trained), *words, "--count", "1", "--format", "json", "-o", str(tmp_path / "a")])
+    assert not caught.value.code
+    said = capsys.readouterr()
+    told = [
+        WEIGHTED.format(shown="(red hat:1.3", where="--prompt"),
+        WEIGHTED.format(shown="((glasses))", where="--negative"),
+    ]
+    assert said.err.splitlines() == [f"Warning: {text}" for text in told]
+    assert [notice["code"] for notice in json.loads(said.out)["notices"]] == ["W-GEN-001"] * 2
+
+    heard: list[str] = []
+
+    def warn(notice: Any) -> None:
+        assert not (tmp_path / "b").exists()
+        heard.append(str(notice))
+
+    drawn = actions.generate(trained, prompts=prompts[0], count=1, output=tmp_path / "b", warn=warn)
+    assert heard == told[:1] == [str(notice) for notice in drawn.notices]
+
+
+def test_weights_in_prompts_of_samples_are_told_by_plan_and_training(place: Path, tmp_path: Path) -> None:
+    from fusain.runs.planning import plan
+
+    changes = {"samples.prompts": ["a (red hat:1.3)", "a face"], "samples.negative": "[[glasses]]", "train.steps": 1}
+    told = [
+        WEIGHTED.format(shown="(red hat:1.3)", where="samples.prompts"),
+        WEIGHTED.format(shown="[[glasses]]", where="samples.negative"),
+    ]
+    found = plan(place / "text.toml", overrides=as_overrides(changes), measure=False)
+    assert [notice for notice in found.notices if notice.startswith("W-GEN-001")] == told
+    train_here(place / "text.toml", "run", tmp_path, changes | {"samples.every_steps": 0})
+    assert [row["text"] for row in kinds(tmp_path / "run", "warning") if row["code"] == "W-GEN-001"] == told
 
 
 def test_prompts_need_a_model_that_reads(sprites: Path, tmp_path: Path) -> None:

@@ -134,6 +134,7 @@ def verb(
         device=device,
         output=folder,
         runs_folder=runs_folder,
+        warn=lambda notice: output.talk(f"Warning: {notice}"),
         **({"chunk": chunk} if chunk is not None else {}),
     )
     output.show(drawn.as_json(), [str(drawn.sheet)], quiet=[str(drawn.folder)])

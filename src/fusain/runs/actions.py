@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from fusain.errors import FusainError, StorageError, UsageError
+from fusain.generation import prompt_weights
 from fusain.generation.samplers import SamplerSettings
 from fusain.runs import (
     assembly,
@@ -30,6 +31,7 @@ from fusain.runs.folder import RunFolder, read_json, write_json
 from fusain.runs.outcome import Outcome
 from fusain.runs.settings import RunSettings
 from fusain.settings.layers import Overrides
+from fusain.settings.notice import Notice
 from fusain.settings.read import resolve_source
 from fusain.training import checkpoint as saved_states
 from fusain.training import engine as engines
@@ -65,6 +67,7 @@ class Generated:
 
     folder: Path
     images: tuple[Path, ...]
+    notices: tuple[Notice, ...] = ()
 
     @property
     def sheet(self) -> Path:
@@ -72,7 +75,8 @@ class Generated:
 
     def as_json(self) -> dict[str, Any]:
         images = [str(path) for path in self.images]
-        return {"folder": str(self.folder), "sheet": str(self.sheet), "images": images}
+        notices = [notice.as_json() for notice in self.notices]
+        return {"folder": str(self.folder), "sheet": str(self.sheet), "images": images, "notices": notices}
 
 
 @dataclass(frozen=True)
@@ -292,10 +296,12 @@ def generate(
     device: str = "auto",
     output: Path | str | None = None,
     runs_folder: Path | str | None = None,
+    warn: Callable[[Notice], None] = lambda notice: None,
 ) -> Generated:
     """Draw `count` images of each label or prompt; of all classes, or the run's own prompts, where none is named.
 
     Sizes are height and width, a crop is left and top; XL draws as if its images had been cut from others like that.
+    `warn` is told before the first image what of the prompts is not read as it may be meant.
     """
     opened = open_run(run, checkpoint=checkpoint, weights=weights, strength=strength, runs_folder=runs_folder)
     family, drawing = opened.learner.family, sampler or opened.settings.samples
@@ -306,11 +312,18 @@ def generate(
     named = requests.named(family, labels=_listed(labels), prompts=_listed(prompts)) or requests.usual(
         family, opened.settings.samples.prompts
     )
+    notices = (
+        *prompt_weights.notices([one.prompt for one in named if one.prompt], where="--prompt"),
+        *prompt_weights.notices([negative], where="--negative"),
+    )
+    for notice in notices:
+        warn(notice)
     wanted = requests.each(named, count=count, seed=seed, negative=negative, size=size, framing=framing)
     target = Path(output) if output else _next_folder(opened.folder.generated)
     facts: dict[str, Any] = {"run": run_name, "step": opened.step, "weights": weights}
     facts |= {} if strength is None else {"strength": strength}
-    return Generated(target, tuple(assembly.draw_into(target, family, wanted, drawing, facts=facts, chunk=chunk)))
+    images = tuple(assembly.draw_into(target, family, wanted, drawing, facts=facts, chunk=chunk))
+    return Generated(target, images, notices)
 
 
 def _listed(named: str | Sequence[str]) -> Sequence[str]:

@@ -13,6 +13,7 @@ import fusain.models.families
 import fusain.training.methods
 from fusain.data.settings import DataSettings
 from fusain.errors import FusainError, SettingsError
+from fusain.generation import prompt_weights
 from fusain.generation.samplers import SamplerSettings
 from fusain.models.family import Family
 from fusain.plugins import find
@@ -154,6 +155,9 @@ class RunSettings(Section):
             yield Notice("W-TRAIN-005", where="train.learning_rate", rate=f"{self.train.learning_rate:g}")
         if self.train.is_schedule_free and self.train.schedule != "constant":
             yield Notice("W-TRAIN-006", where="train.schedule", schedule=self.train.schedule)
+        if self.family.condition == "text":
+            yield from prompt_weights.notices(self.samples.prompts, where="samples.prompts")
+            yield from prompt_weights.notices([self.samples.negative], where="samples.negative")
 
     @model_validator(mode="after")
     def _method_fits_family(self) -> RunSettings:
