@@ -353,8 +353,11 @@ def test_a_stream_of_the_hub_is_read_in_parts_and_keeps_its_commit(
     ("source", "text"),
     [
         ("lost/set", (
-            "E-NET-007 The download of 'data/train-00000-of-00002.parquet' broke off: the connection broke.\n"
-            "Where: lost/set\nDo: Run the same command again; what came whole is kept."
+            "E-NET-012 The data set lacks 'data/train-00000-of-00002.parquet': the hub answers that there is no such "
+            "file (404).\nWhere: lost/set\n"
+            "Why: It belongs to it, so it was removed, or never uploaded.\n"
+            "Do: Look at {endpoint}/datasets/lost/set whether it is there. If not, ask its owner, or use another data "
+            "set."
         )),
         ("gated/set", (
             "E-NET-002 The hub lets in only who accepted the data set's terms.\nWhere: gated/set\n"

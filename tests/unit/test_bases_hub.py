@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from fusain.models.bases import fresh, fresh_sd3, tokenizers
+from fusain.messages.quantities import size
+from fusain.models.bases import fresh, fresh_sd3, known, tokenizers
 from tests.environment import as_users_have_it, assert_telemetry_is_off
 
 COMMIT, OTHER = "a" * 40, "b" * 40
@@ -75,6 +76,7 @@ class Hub(BaseHTTPRequestHandler):
     def about(self, repository: str, revision: str) -> None:
         owner = repository.split("/")[0]
         faults = {"missing": (401, {"X_Error_Code": "RepoNotFound"}), "busy": (429, {}), "down": (503, {})}
+        faults["gone"] = (404, {"X_Error_Code": "RepoNotFound"})  # what it says to those who are logged in
         faults["stale"] = (401, {"X_Error_Message": "Invalid credentials in Authorization header"})
         if owner in faults:
             status, headers = faults[owner]
@@ -94,7 +96,9 @@ class Hub(BaseHTTPRequestHandler):
             names.append("unet/diffusion_pytorch_model.bin")
         if owner == "single":
             names = ["dream.safetensors", "README.md"]
-        listing = {"id": repository, "sha": COMMIT, "siblings": [{"rfilename": name} for name in names]}
+        sizes = "blobs=" in urlsplit(self.path).query
+        entries = [{"rfilename": name} | ({"size": len(self.files.get(name, b""))} if sizes else {}) for name in names]
+        listing = {"id": repository, "sha": COMMIT, "siblings": entries}
         return self.send(200, json.dumps(listing).encode(), Content_Type="application/json")
 
     def file(self, repository: str, revision: str, name: str, with_body: bool) -> None:
@@ -104,6 +108,10 @@ class Hub(BaseHTTPRequestHandler):
         body = self.files.get(name)
         if body is None:
             return self.send(404, X_Error_Code="EntryNotFound")
+        if owner == "hollow" and name.endswith(".safetensors"):
+            return self.send(404, X_Error_Code="EntryNotFound")
+        if owner == "full" and name.endswith(".safetensors"):
+            return self.send(507)  # one that the hub's library does not wait for
         if owner == "hotel" and name.endswith(".safetensors"):
             return self.send(200, b"<html>log in</html>", with_body=with_body, Content_Type="text/html")
         etag = hashlib.sha256(body).hexdigest()
@@ -171,9 +179,20 @@ FAULTS = [
         "Do: Accept them at {endpoint}/gated/model, then log in: hf auth login",
     ),
     (
-        "missing/model",
-        "E-NET-003 The hub knows no model of that name, or it is private.\nWhere: missing/model\n"
+        "missing/nothing",
+        "E-NET-003 The hub knows no model of that name, or it is private.\nWhere: missing/nothing\n"
         "Do: Check the spelling; if it is yours, log in: hf auth login",
+    ),
+    (
+        "gone/nothing",
+        "E-NET-003 The hub knows no model of that name, or it is private.\nWhere: gone/nothing\n"
+        "Do: Check the spelling; if it is yours, log in: hf auth login",
+    ),
+    (
+        "gone/stable-diffusion-v1-5",
+        "E-NET-011 The hub knows no model of that name, or it is private.\nWhere: gone/stable-diffusion-v1-5\n"
+        "Do: Did you mean 'stable-diffusion-v1-5/stable-diffusion-v1-5'? If the name is right and it is yours, log in: "
+        "hf auth login",
     ),
     (
         "busy/model",
@@ -198,6 +217,13 @@ FAULTS = [
         "announced.\nWhere: half/model\nDo: Run the same command again; what came whole is kept.",
     ),
     (
+        "hollow/model",
+        "E-NET-012 The model lacks 'unet/diffusion_pytorch_model.safetensors': the hub answers that there is no such "
+        "file (404).\nWhere: hollow/model\n"
+        "Why: It belongs to it, so it was removed, or never uploaded.\n"
+        "Do: Look at {endpoint}/hollow/model whether it is there. If not, ask its owner, or use another model.",
+    ),
+    (
         "stale/model",
         "E-NET-008 The hub does not accept the log-in on this machine (401).\nWhere: stale/model\n"
         "Do: Log in anew: hf auth login",
@@ -220,6 +246,50 @@ FAULTS = [
 @pytest.mark.parametrize(("source", "text"), FAULTS, ids=[source for source, _ in FAULTS])
 def test_faults_have_words_of_their_own(source, text, client):
     assert client(source) == {"text": text.format(endpoint=client.endpoint), "exit": 9}
+
+
+def test_what_is_missing_is_told_with_its_size_where_the_hub_told_it(client):
+    """It listed the files, and fell silent at the first large one."""
+    order = ["unet/config.json", "unet/diffusion_pytorch_model.safetensors", "vae/config.json"]
+    order += ["vae/diffusion_pytorch_model.safetensors", "text_encoder/config.json", "text_encoder/model.safetensors"]
+    files = ", ".join(f"{name} ({size(len(Hub.files[name]))})" for name in order[1:])
+    assert client("full/model")["text"] == (
+        f"E-NET-001 The hub cannot be reached (HTTP 507), and these files are not on this machine: {files}.\n"
+        'Where: full/model\nDo: On a machine with network: hf download full/model --include "*.json" "*.txt" '
+        '"*.safetensors" --local-dir model; then copy its folder here and give its path.'
+    )
+
+
+def test_names_that_may_be_meant(tmp_path, monkeypatch):
+    """Of what was fetched before, and of bases that families, recipes and the user's own settings name."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("FUSAIN_CONFIG", str(tmp_path))
+    (tmp_path / "settings.toml").write_text('bases = { sd = "me/chalk-faces" }\n')
+    for name in ("models--me--ink-portraits", "datasets--me--ink-drawings"):
+        (tmp_path / name / "snapshots" / COMMIT).mkdir(parents=True)
+        (tmp_path / name / "snapshots" / COMMIT / "model_index.json").touch()
+    (tmp_path / "models--me--ink-potraits" / "refs").mkdir(parents=True)  # left by an earlier mistake
+    assert {name: known.nearest(name) for name in (
+        "me/ink-potraits",
+        "me/chalk-face",
+        "runwayml/stable-diffusion-v1-5",
+        "compvis/stable-difusion-v1-4",
+        "StabilityAI/stable-diffusion-xl-base-1",
+        "fusain/mini-sd",
+        "me/ink-drawing",
+        "somebody/something",
+    )} == {
+        "me/ink-potraits": "me/ink-portraits",
+        "me/chalk-face": "me/chalk-faces",
+        "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "compvis/stable-difusion-v1-4": "CompVis/stable-diffusion-v1-4",
+        "StabilityAI/stable-diffusion-xl-base-1": "stabilityai/stable-diffusion-xl-base-1.0",
+        "fusain/mini-sd": "fusain:mini-sd",
+        "me/ink-drawing": None,
+        "somebody/something": None,
+    }  # fmt: skip
+    assert known.nearest("me/ink-drawing", "data set") == "me/ink-drawings"
+    assert known.nearest("me/chalk-face", "data set") is None
 
 
 def test_nothing_half_is_left_in_the_cache(client):

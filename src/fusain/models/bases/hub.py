@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,23 +33,37 @@ LIKELY: Final = (INDEX, "unet/config.json", "unet/diffusion_pytorch_model.safete
 """What to say is missing where nothing tells what the model holds."""
 
 
+@dataclass(frozen=True)
+class Listing:
+    """What the hub says that a repository holds."""
+
+    commit: str
+    sizes: Mapping[str, int | None]
+    """Bytes of each file, where the hub tells them."""
+
+
 def fetch(source: str, revision: str | None, *, weights: Weights, without: Sequence[str]) -> tuple[Path, str]:
     """The folder of a hub id in the hub's cache, whole, and the commit that it is of."""
     kept = cached(source, revision)
     if kept is not None and COMMIT.fullmatch(revision or "") and not _lacking(kept, weights, without, best=True):
         return kept, kept.name
+    listing: Listing | None = None
     try:
-        return _fetched(source, revision, weights, without)
+        listing = _listed(source, revision)
+        return _fetched(source, revision, listing, weights, without)
     except hub_faults.Unreachable as fault:
         kept = kept or cached(source, revision)
         lacking = _lacking(kept, weights, without) if kept else list(LIKELY)
         if kept is None or lacking:
-            raise hub_faults.not_here(source, revision, fault, lacking) from fault
+            told = hub_faults.sized(lacking, listing.sizes if listing else {})
+            raise hub_faults.not_here(source, revision, fault, told) from fault
         return kept, kept.name
 
 
-def _fetched(source: str, revision: str | None, weights: Weights, without: Sequence[str]) -> tuple[Path, str]:
-    commit, names = _listed(source, revision)
+def _fetched(
+    source: str, revision: str | None, listing: Listing, weights: Weights, without: Sequence[str]
+) -> tuple[Path, str]:
+    commit, names = listing.commit, list(listing.sizes)
     folder = _download(source, revision or "main", INDEX).parent
     if folder.name != commit:  # the branch moved in this very moment
         folder = _download(source, commit, INDEX).parent
@@ -64,7 +79,7 @@ def fetch_files(source: str, folder: str, names: Sequence[str]) -> Path:
     kept = cached(source, None, f"{folder}/{names[0]}" if folder else names[0])
     if kept is not None and all((kept / folder / name).is_file() for name in names):
         return kept / folder
-    _commit(source, None)  # a download would try for half a minute before it says that nobody answers
+    _asked(source, None)  # a download would try for half a minute before it says that nobody answers
     paths = [_download(source, "main", f"{folder}/{name}" if folder else name) for name in names]
     return paths[0].parent
 
@@ -77,26 +92,25 @@ def cached(source: str, revision: str | None, name: str = INDEX) -> Path | None:
     return Path(found).parents[name.count("/")] if isinstance(found, str) else None
 
 
-def _commit(source: str, revision: str | None) -> tuple[str, list[str]]:
-    """The commit that a revision means now, and the names of its files."""
+def _asked(source: str, revision: str | None) -> Listing:
+    """The commit that a revision means now, and its files."""
     from huggingface_hub import HfApi
 
     with hub_faults.told(source, revision):
-        info = HfApi().model_info(source, revision=revision)
-    return str(info.sha), [entry.rfilename for entry in info.siblings or ()]
+        info = HfApi().model_info(source, revision=revision, files_metadata=True)
+    return Listing(str(info.sha), {entry.rfilename: entry.size for entry in info.siblings or ()})
 
 
-def _listed(source: str, revision: str | None) -> tuple[str, list[str]]:
-    """As `_commit`, of a repository that keeps to its commits and holds a diffusers folder."""
-    commit, names = _commit(source, revision)
-    if COMMIT.fullmatch(revision or "") and commit != revision:
-        raise NetworkFault(
-            "E-NET-005", where=source, reason=f"asked for {revision}, it sends {commit}", url=hub_faults.page(source)
-        )
-    if INDEX not in names:
-        files = ", ".join(name for name in names if name.endswith(".safetensors")) or "none of .safetensors"
+def _listed(source: str, revision: str | None) -> Listing:
+    """As `_asked`, of a repository that keeps to its commits and holds a diffusers folder."""
+    listing = _asked(source, revision)
+    if COMMIT.fullmatch(revision or "") and listing.commit != revision:
+        reason = f"asked for {revision}, it sends {listing.commit}"
+        raise NetworkFault("E-NET-005", where=source, reason=reason, url=hub_faults.page(source))
+    if INDEX not in listing.sizes:
+        files = ", ".join(name for name in listing.sizes if name.endswith(".safetensors")) or "none of .safetensors"
         raise NetworkFault("E-NET-009", where=source, files=files)
-    return commit, names
+    return listing
 
 
 def _download(source: str, revision: str, name: str) -> Path:

@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from fusain.errors import NetworkFault
+from fusain.messages.quantities import size
+from fusain.models.bases import known
 
 
 class Unreachable(Exception):
@@ -51,6 +53,11 @@ def not_here(
     return NetworkFault("E-NET-001", where=source, reason=fault, files=", ".join(lacking), command=command)
 
 
+def sized(names: Sequence[str], sizes: Mapping[str, int | None]) -> list[str]:
+    """Names of files, with their sizes where the hub told them before it fell silent."""
+    return [f"{name} ({size(count)})" if (count := sizes.get(name)) else name for name in names]
+
+
 def _ours(fault: Exception, source: str, revision: str | None, name: str, noun: str) -> Exception:
     from huggingface_hub import errors
 
@@ -65,7 +72,9 @@ def _ours(fault: Exception, source: str, revision: str | None, name: str, noun: 
     if is_one(errors.RevisionNotFoundError):
         return NetworkFault("E-NET-006", where=source, noun=noun, revision=revision, url=page(source, noun))
     if is_one(errors.RepositoryNotFoundError, errors.HFValidationError) or (status == 404 and not name):
-        return NetworkFault("E-NET-003", where=source, noun=noun)
+        return _unknown(source, noun)
+    if status == 404:
+        return NetworkFault("E-NET-012", where=source, noun=noun, name=name, url=page(source, noun))
     if status in (401, 429):
         return NetworkFault({401: "E-NET-008", 429: "E-NET-004"}[status], where=source)
     if status >= 500 or any(map(_is_silence, chain)):
@@ -75,6 +84,13 @@ def _ours(fault: Exception, source: str, revision: str | None, name: str, noun: 
     if not name:
         return Unreachable(in_words(chain))
     return NetworkFault("E-NET-007", where=source, name=name, reason=in_words(chain))
+
+
+def _unknown(source: str, noun: str) -> NetworkFault:
+    near = known.nearest(source, noun)
+    if near:
+        return NetworkFault("E-NET-011", where=source, noun=noun, nearest=near)
+    return NetworkFault("E-NET-003", where=source, noun=noun)
 
 
 def chain_of(fault: BaseException) -> list[BaseException]:
