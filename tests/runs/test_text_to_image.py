@@ -459,6 +459,20 @@ def test_prompts_come_from_a_file(trained: Path, tmp_path: Path, capsys: Any) ->
     ]
 
 
+@pytest.mark.parametrize(("size", "nearest"), [(513, "512 or 520"), (0, "32"), (65_536, "4096")])
+def test_sizes_that_cannot_be_are_answered_with_those_that_can(place: Path, size: int, nearest: str) -> None:
+    from fusain.runs.planning import plan
+
+    with pytest.raises(SettingsError) as caught:
+        plan(place / "text.toml", overrides=[("family.size", str(size))], measure=False)
+    assert str(caught.value) == (
+        f"E-CFG-022 'family.size' is {size}, which is out of range: it must be a whole number (from 32 to 4,096, a "
+        "multiple of 8).\n"
+        "Where: --family.size\n"
+        f"Do: Use {nearest}."
+    )
+
+
 WEIGHTED = (
     "W-GEN-001 '{shown}' is read as it stands: prompts have no weights here, and brackets and numbers are letters like "
     "others. ({where}) Leave them out. To stress something, say it in more words; guidance stresses the whole prompt."

@@ -262,6 +262,36 @@ def test_numbers_out_of_range(rate):
     assert text.endswith("Do: Typical values are 1e-05 to 0.0001.")
 
 
+class Sized(Section):
+    side: Annotated[int, Field(ge=32, le=4096, multiple_of=8)] | Literal["auto"] = "auto"
+    inner: int = Field(16, gt=8, lt=40, multiple_of=4)
+    odd: float = Field(1.0, ge=0, multiple_of=0.5)
+
+
+@pytest.mark.parametrize(
+    ("line", "what", "use"),
+    [
+        ("side = 513", "a whole number (from 32 to 4,096, a multiple of 8) or 'auto'", "512 or 520"),
+        ("side = 0", "a whole number (from 32 to 4,096, a multiple of 8) or 'auto'", "32"),
+        ("side = -3", "a whole number (from 32 to 4,096, a multiple of 8) or 'auto'", "32"),
+        ("side = 4095", "a whole number (from 32 to 4,096, a multiple of 8) or 'auto'", "4088 or 4096"),
+        ("side = 65536", "a whole number (from 32 to 4,096, a multiple of 8) or 'auto'", "4096"),
+        ("inner = 8", "a whole number (above 8 and below 40, a multiple of 4)", "12"),
+        ("inner = 39", "a whole number (above 8 and below 40, a multiple of 4)", "36"),
+        ("odd = 1.75", "a number (at least 0, a multiple of 0.5)", "1.5 or 2"),
+    ],
+)
+def test_of_multiples_the_nearest_are_told(line, what, use):
+    key, value = line.split(" = ")
+    with pytest.raises(SettingsError) as caught:
+        resolve(Sized, text=line)
+    assert str(caught.value) == (
+        f"E-CFG-022 '{key}' is {value}, which is out of range: it must be {what}.\n"
+        "Where: settings line 1\n"
+        f"Do: Use {use}."
+    )
+
+
 @pytest.mark.parametrize(
     ("rate", "words"),
     [

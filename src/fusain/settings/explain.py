@@ -153,6 +153,9 @@ def _is_bad_kind(place: _Place, errors: list[ErrorDetails]) -> bool:
 def _out_of_range(place: _Place, at: str, value: float) -> FusainError:
     assert place.field is not None, "only a known setting has a range"
     facts: dict[str, Any] = {"key": place.key, "got": _shown(value), "expected": _expected(place)}
+    near = schema.limits_of(place.field.annotation, place.field.metadata).nearest(value)
+    if near:
+        return SettingsError("E-CFG-022", where=at, nearest=" or ".join(map(_shown, near)), **facts)
     usual = schema.Setting(place.key, place.field, ()).extra.get("usual")
     if usual:
         return SettingsError("E-CFG-005", where=at, usual=f"{usual[0]:g} to {usual[1]:g}", **facts)

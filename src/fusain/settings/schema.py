@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,6 +44,18 @@ class Limits:
     def __str__(self) -> str:
         steps = [f"a multiple of {number(self.multiple_of)}"] if self.multiple_of is not None else []
         return ", ".join(filter(None, [self._span(), *steps]))
+
+    def nearest(self, value: float) -> list[float]:
+        """The multiples next to a value, below and above it, that are allowed; none where any number is."""
+        step = self.multiple_of
+        if step is None or not math.isfinite(value):
+            return []
+        least = [math.ceil(self.at_least / step)] if self.at_least is not None else []
+        least += [math.floor(self.above / step) + 1] if self.above is not None else []
+        most = [math.floor(self.at_most / step)] if self.at_most is not None else []
+        most += [math.ceil(self.below / step) - 1] if self.below is not None else []
+        beside = (math.floor(value / step), math.ceil(value / step))
+        return list(dict.fromkeys(step * min([max([times, *least]), *most]) for times in beside))
 
     def _span(self) -> str:
         if self.at_least is not None and self.at_most is not None:
