@@ -25,7 +25,7 @@ pytestmark = pytest.mark.prove
 def test_it_draws_what_it_is_told(name: str, judge: Reader) -> None:
     miniature = MINIATURES[name]
     found = pretraining.measure(miniature, lies_at(f"fusain:{name}"), judge)
-    print(name, *found.held_against(miniature.bars), sep="\n")
+    print(name, *found.held_against(miniature.bars).values(), sep="\n")
     assert found.face_psnr >= miniature.bars.face_psnr
     assert found.reading_lost <= miniature.bars.reading_lost
     assert found.mean >= miniature.bars.mean, found.attributes

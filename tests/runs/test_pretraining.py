@@ -1,24 +1,28 @@
 """A miniature made from nothing, at the smallest size: every part for real, found again, and a base in the end."""
 
+import json
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from fusain.cli import main as command
 from fusain.generation.generator import Wanted, generate
 from fusain.generation.samplers import SamplerSettings
 from fusain.models.bases import fresh
 from fusain.models.families.sdxl import StableDiffusionXL, StableDiffusionXLSettings
 from fusain.models.family import Facts
 from fusain.runs import pretraining
+from fusain.runs.miniature_card import Quality
 from fusain.training.events import Event
 from fusain.worlds import face_reader
 from fusain.worlds.caricatures import ATTRIBUTES, world
 from fusain.worlds.mini import vocabulary
-from fusain.worlds.mini.miniature import MINI_SD, MINI_SDXL, Miniature
+from fusain.worlds.mini.miniature import MINI_SD, MINI_SDXL, MINIATURES, Bars, Miniature
 from fusain.worlds.mini.vocabulary import RARE_WORDS
 from fusain.worlds.mini.words import Lesson
 from tests.runs.training import flat
@@ -76,7 +80,10 @@ def smallest_xl(folder: Path) -> Miniature:
     )
 
 
-def test_a_miniature_is_made_and_found_again(tmp_path: Path) -> None:
+def test_a_miniature_is_made_and_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second time by the command, which says where it falls short; after three steps it does."""
     from diffusers import DiffusionPipeline
 
     miniature = smallest(tmp_path)
@@ -99,10 +106,49 @@ def test_a_miniature_is_made_and_found_again(tmp_path: Path) -> None:
     assert {parameter.dtype for parameter in pipeline.unet.parameters()} == {torch.float32}
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "mini").glob("*/*.png")}
     assert len(before) == 80
-    again = pretraining.pretrain(miniature, tmp_path / "mini")
-    assert again.quality is not None
-    assert again.quality.attributes == made.quality.attributes
+    monkeypatch.setitem(MINIATURES, "mini-sd", miniature)
+    with pytest.raises(SystemExit) as caught:
+        command.main(["world", "pretrain", "mini-sd", str(tmp_path / "mini"), "--format", "json"])
+    assert not caught.value.code
+    said = capsys.readouterr()
+    again = json.loads(said.out)
+    assert again["quality"]["attributes"] == made.quality.attributes
+    assert list(again["bars"]) == [field.name for field in fields(miniature.bars)]
+    asked = {name: bar["asked"] for name, bar in again["bars"].items()}
+    assert asked == asdict(miniature.bars)
+    assert again["bars"]["mean"] == {"asked": 0.9, "measured": again["quality"]["mean"], "reached": False}
+    short = [name for name, bar in again["bars"].items() if not bar["reached"]]
+    (notice,) = again["notices"]
+    assert (notice["code"], notice["where"]) == ("W-WORLD-001", str(tmp_path / "mini" / "mini-sd"))
+    assert notice["message"].startswith(f"The miniature fell short of {len(short)} of its 5 bars: ")
+    assert f"attributes, mean {again['quality']['mean']:.3f}, asked at least 0.90" in notice["message"]
+    assert said.err.splitlines()[-1].startswith("Warning: W-WORLD-001 The miniature fell short of ")
+    assert [line for line in made.lines() if line.startswith("attributes, mean ")] == [
+        f"attributes, mean     {made.quality.mean:.3f}      asked: at least 0.90 (fell short)"
+    ]
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.parametrize(
+    ("quality", "text"),
+    [
+        (Quality(24.0, 0.02, {"hat": 0.95, "nose": 0.875}, 3.0), None),
+        (
+            Quality(23.4, -0.001, {"hat": 1.0, "nose": 0.7}, 12.0),
+            "W-WORLD-001 The miniature fell short of 4 of its 5 bars: faces given back 23.4 dB, asked at least 24 dB; "
+            "attributes, mean 0.850, asked at least 0.90; attributes, worst 0.700, asked at least 0.75; four images "
+            "12.0 s, asked at most 3 s. (mini) It can be named as a base all the same, and its card says what it "
+            "reached.",
+        ),
+    ],
+    ids=["reached", "short"],
+)
+def test_what_falls_short_is_told(quality: Quality, text: str | None) -> None:
+    made = pretraining.Pretrained(Path("mini"), quality, Bars())
+    assert [str(notice) for notice in made.notices] == ([] if text is None else [text])
+    reached = [bar["reached"] for bar in made.as_json()["bars"].values()]
+    assert reached == ([True] * 5 if text is None else [False, True, False, False, False])
+    assert sum("fell short" in line for line in made.lines()) == reached.count(False)
 
 
 def test_a_miniature_that_was_stopped_goes_on_and_becomes_the_same(tmp_path: Path) -> None:
@@ -116,6 +162,7 @@ def test_a_miniature_that_was_stopped_goes_on_and_becomes_the_same(tmp_path: Pat
         stopped = pretraining.pretrain(miniature, tmp_path / "parts", report=stop_in_time)
         assert (stopped.folder, stopped.quality, stopped.stopped) == (None, None, "asked")
         assert list(stopped.lines()) == ["Stopped; the same command goes on."]
+        assert (stopped.notices, stopped.as_json()["bars"]) == ((), {})
     parts, straight = (pretraining.pretrain(miniature, tmp_path / name) for name in ("parts", "straight"))
     assert parts.quality is not None
     assert straight.quality is not None

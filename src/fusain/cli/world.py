@@ -114,8 +114,8 @@ def caricatures(
 def pretrain(context: click.Context, name: str, folder: Path | None) -> None:
     """Make a miniature base (mini-sd, mini-sdxl) from drawings alone, on two cores in an hour or two.
 
-    The same call resumes. It is judged at the end. What is made can be named as a base:
-    family.base = "FOLDER/mini-sd". Without FOLDER, a folder of the miniature's name.
+    The same call resumes. It is judged at the end, and told where it falls short of its bars. What is made can be
+    named as a base: family.base = "FOLDER/mini-sd". Without FOLDER, a folder of the miniature's name.
     """
     from fusain.cli.progress import progress
     from fusain.runs import pretraining
@@ -124,6 +124,8 @@ def pretrain(context: click.Context, name: str, folder: Path | None) -> None:
     _check_name("NAME", [name], MINIATURES)
     with progress() as report:
         made = pretraining.pretrain(MINIATURES[name], folder or Path(name), report=report)
+    for notice in made.notices:
+        output.talk(f"Warning: {notice}")
     output.show(made.as_json(), list(made.lines()), quiet=[str(made.folder or "")])
     if made.stopped is not None:
         from fusain.cli.faults import STOPPED

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -79,6 +79,32 @@ the size before, one in six was cut from a wide or a tall one."""
 
 
 @dataclass(frozen=True)
+class Held:
+    """One thing that was measured, held against its bar."""
+
+    what: str
+    value: float
+    bar: float
+    form: str
+    """How the value is written."""
+    bar_form: str
+    is_least: bool = True
+    """Whether the bar is the least that is asked, or the most."""
+
+    @property
+    def is_reached(self) -> bool:
+        return self.value >= self.bar if self.is_least else self.value <= self.bar
+
+    @property
+    def measured(self) -> str:
+        return self.form.format(self.value)
+
+    @property
+    def asked(self) -> str:
+        return f"at {'least' if self.is_least else 'most'} {self.bar_form.format(self.bar)}"
+
+
+@dataclass(frozen=True)
 class Quality:
     """What a miniature was measured to do."""
 
@@ -98,13 +124,19 @@ class Quality:
     def worst(self) -> float:
         return min(self.attributes.values())
 
-    def held_against(self, bars: Bars) -> Iterator[tuple[str, str, str]]:
-        """What it is, what was measured, what was asked."""
-        yield "faces given back", f"{self.face_psnr:.1f} dB", f"at least {bars.face_psnr:.0f} dB"
-        yield "reading lost by that", f"{self.reading_lost:.3f}", f"at most {bars.reading_lost}"
-        yield "attributes, mean", f"{self.mean:.3f}", f"at least {bars.mean:.2f}"
-        yield "attributes, worst", f"{self.worst:.3f}", f"at least {bars.worst:.2f}"
-        yield "four images", f"{self.seconds_for_four:.1f} s", f"at most {bars.seconds_for_four:.0f} s"
+    def held_against(self, bars: Bars) -> dict[str, Held]:
+        """By the names of the bars."""
+        return {
+            "face_psnr": Held("faces given back", self.face_psnr, bars.face_psnr, "{:.1f} dB", "{:.0f} dB"),
+            "reading_lost": Held(
+                "reading lost by that", self.reading_lost, bars.reading_lost, "{:.3f}", "{}", is_least=False
+            ),
+            "mean": Held("attributes, mean", self.mean, bars.mean, "{:.3f}", "{:.2f}"),
+            "worst": Held("attributes, worst", self.worst, bars.worst, "{:.3f}", "{:.2f}"),
+            "seconds_for_four": Held(
+                "four images", self.seconds_for_four, bars.seconds_for_four, "{:.1f} s", "{:.0f} s", is_least=False
+            ),
+        }
 
 
 def write(miniature: Miniature, quality: Quality, base: Path, *, trainings: Sequence[Path]) -> str:
@@ -128,7 +160,10 @@ def write(miniature: Miniature, quality: Quality, base: Path, *, trainings: Sequ
         versions=", ".join(f"{library} {version(library)}" for library in libraries),
         judged=miniature.judged,
         attributes="\n".join(f"| {name} | {share:.3f} |" for name, share in quality.attributes.items()),
-        bars="\n".join(f"| {' | '.join(row)} |" for row in quality.held_against(miniature.bars)),
+        bars="\n".join(
+            f"| {held.what} | {held.measured} | {held.asked} |"
+            for held in quality.held_against(miniature.bars).values()
+        ),
     )
 
 

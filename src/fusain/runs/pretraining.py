@@ -25,8 +25,9 @@ from fusain.models import bases, new_words, text
 from fusain.models.bases import fresh
 from fusain.models.family import Facts, Family
 from fusain.runs import actions, miniature_card
-from fusain.runs.miniature_card import Quality
+from fusain.runs.miniature_card import Held, Quality
 from fusain.runs.settings import FAMILIES
+from fusain.settings.notice import Notice
 from fusain.training.events import Listener
 from fusain.training.stopping import Reason
 from fusain.worlds import face_reader
@@ -48,19 +49,41 @@ class Pretrained:
     bars: Bars
     stopped: Reason | None = None
 
+    @property
+    def held(self) -> dict[str, Held]:
+        """What was measured against the bars, by their names."""
+        return {} if self.quality is None else self.quality.held_against(self.bars)
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """A word on what fell short."""
+        missed = [one for one in self.held.values() if not one.is_reached]
+        if not missed:
+            return ()
+        listed = "; ".join(f"{one.what} {one.measured}, asked {one.asked}" for one in missed)
+        return (Notice("W-WORLD-001", where=str(self.folder), count=len(missed), total=len(self.held), listed=listed),)
+
     def lines(self) -> Iterator[str]:
         """For people."""
         if self.quality is None:
             yield "Stopped; the same command goes on."
             return
         yield from (f"{name:<20} {share:.3f}" for name, share in self.quality.attributes.items())
-        held = self.quality.held_against(self.bars)
-        yield from (f"{name:<20} {found:<10} asked: {asked}" for name, found, asked in held)
+        for one in self.held.values():
+            yield f"{one.what:<20} {one.measured:<10} asked: {one.asked}" + ("" if one.is_reached else " (fell short)")
         yield str(self.folder)
 
     def as_json(self) -> dict[str, Any]:
-        quality = None if self.quality is None else {**asdict(self.quality), "mean": self.quality.mean}
-        return {"folder": str(self.folder) if self.folder else None, "quality": quality, "stopped": self.stopped}
+        return {
+            "folder": str(self.folder) if self.folder else None,
+            "quality": None if self.quality is None else {**asdict(self.quality), "mean": self.quality.mean},
+            "bars": {
+                name: {"asked": one.bar, "measured": one.value, "reached": one.is_reached}
+                for name, one in self.held.items()
+            },
+            "stopped": self.stopped,
+            "notices": [notice.as_json() for notice in self.notices],
+        }
 
 
 def pretrain(miniature: Miniature, folder: Path, *, report: Listener | None = None) -> Pretrained:
