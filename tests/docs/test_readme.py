@@ -208,6 +208,19 @@ def test_every_recipe_but_the_demo_has_a_how_to() -> None:
     assert all(f"`{name}`" in told for name in by_size)
 
 
+def test_the_style_is_taught_as_the_proof_has_it() -> None:
+    """The page of the miniature and `tests/prove/style.py`, which is measured; samples aside, which change nothing."""
+    from tests.prove import style
+
+    drawn, trained, used = (words for words in commands(WRITTEN["docs/how-to/miniature.md"]) if "glass" in words)
+    assert drawn == ["world", "caricatures", "glass", "--style", style.STYLE, "--count", str(style.IMAGES)]
+    pairs, words = overrides.split(trained)
+    assert words == ["train", "text-to-image", "--name", "glass"]
+    own = {"data.path": "glass", "samples.every_steps": "100"}
+    assert dict(pairs) == style.SETTINGS | own
+    assert used[-4:] == ["--steps", str(style.DRAWING.steps), "--guidance", f"{style.DRAWING.guidance:g}"]
+
+
 def test_json_blocks_are_json() -> None:
     for name, page in WRITTEN.items():
         for block in blocks(page):
