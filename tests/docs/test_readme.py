@@ -95,6 +95,21 @@ def test_links_and_pictures_exist(name: str) -> None:
     assert not missing
 
 
+def test_every_verb_is_in_the_table() -> None:
+    """Each in the row of its group, and each recipe in the list of changes."""
+    rows = re.findall(r"^\| `fusain (\w+)([^|]*)\|", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    told = {(verb, word) for verb, rest in rows for word in ("", *re.findall(r"[a-z]+", rest))}
+    context = click.Context(fusain)
+    missing = []
+    for name in fusain.list_commands(context):
+        command = fusain.get_command(context, name)
+        below = command.list_commands(context) if isinstance(command, click.Group) else [""]
+        missing += [f"{name} {word}".rstrip() for word in below if (name, word) not in told]
+    assert not missing
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert [name for name in recipes.names() if f"`{name}`" not in changes] == []
+
+
 def test_every_page_is_in_the_index() -> None:
     index = ROOT / "docs" / "README.md"
     linked = {(index.parent / link.partition("#")[0]).resolve() for link in LINK.findall(without_blocks(index))}
