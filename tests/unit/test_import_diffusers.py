@@ -13,7 +13,9 @@ from fusain.runs.imports import diffusers, reading, writing
 from fusain.runs.imports.account import Not, To
 from fusain.runs.imports.diffusers_keys import LAUNCHER, TEXT_TO_IMAGE
 from fusain.runs.imports.diffusers_xl_keys import SCRIPTS
+from fusain.runs.settings import RunSettings
 from fusain.settings import described
+from fusain.settings.read import resolve
 
 ROOT = Path(__file__).parents[2]
 FOREIGN = ROOT / "tests" / "fixtures" / "foreign"
@@ -123,7 +125,16 @@ OF_THE_COMMAND = {
 """What the recipe has of it; the data are the user's own, no warm-up is the default, the hub is `fusain publish`."""
 
 
+def leaves(values, prefix=""):
+    """Each setting by its dotted key."""
+    found = {}
+    for key, value in values.items():
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return found
+
+
 def test_the_command_that_the_project_began_with(tmp_path):
+    """The recipe and what is made of it differ where the script and Fusain do, which the page tells."""
     source = FOREIGN / "train_text_to_image.sh"
     made = writing.import_file(source, tmp_path / "run.toml")
     values = tomllib.loads(made.settings.read_text())
@@ -142,6 +153,17 @@ def test_the_command_that_the_project_began_with(tmp_path):
         "held_out": "none",
     }
     assert (values["track"], values["weights_folder"]) == ({"wandb": "online"}, "Acadys/PointConImageModelV1-4")
+    here = [("data.path", "x"), ("data.kind", "auto")]
+    ours = leaves(resolve(RunSettings, recipe="caricature", overrides=here).settings.model_dump(mode="json"))
+    theirs = leaves(resolve(RunSettings, path=made.settings, overrides=here).settings.model_dump(mode="json"))
+    assert {key: (ours[key], theirs[key]) for key in ours if ours[key] != theirs[key]} == {
+        "data.crop": ("center", "random"),
+        "data.held_out": ("auto", "none"),
+        "checkpoint.every_steps": (None, 500),
+        "samples.every_epochs": (None, 5.0),
+        "samples.count": (4, 1),
+        "weights_folder": (None, "Acadys/PointConImageModelV1-4"),
+    }
     page = (ROOT / "docs" / "how-to" / "caricature.md").read_text()
     flags = re.findall(r"--(\w+)", source.read_text())
     assert len(flags) == 18

@@ -1,5 +1,6 @@
 """Stable Diffusion as a family: the same text states, noise, targets and latents as diffusers' own."""
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,25 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of 2.x: OpenCLIP's activation, a tokenizer that fills up with exclamation marks, and v as prediction."""
+    folder = tmp_path_factory.mktemp("second") / "tiny"
+    fresh.write(fresh.TINY, folder, fresh.filled_up_by_marks(fresh.letters()))
+    for name, change in {
+        "text_encoder/config.json": {"hidden_act": "gelu"},
+        "scheduler/scheduler_config.json": {"prediction_type": "v_prediction"},
+    }.items():
+        (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | change))
+    return folder
+
+
+@pytest.fixture(params=["base", "second"])
+def either(request: pytest.FixtureRequest) -> Path:
+    folder: Path = request.getfixturevalue(request.param)
+    return folder
+
+
 def family(base: Path, **settings: Any) -> StableDiffusion:
     return _family(base, tuple(settings.items()))
 
@@ -40,15 +60,23 @@ def pipeline(base: Path) -> Any:
     return DiffusionPipeline.from_pretrained(base)
 
 
-def test_text_states_are_those_of_diffusers(base: Path) -> None:
+def test_text_states_are_those_of_diffusers(either: Path) -> None:
     prompts = ["a red hat", "", "ünïcode, " * 40]
-    theirs, _ = pipeline(base).encode_prompt(prompts, "cpu", 1, False)
-    torch.testing.assert_close(family(base).encode_captions(prompts), theirs, rtol=0, atol=1e-6)
+    theirs, _ = pipeline(either).encode_prompt(prompts, "cpu", 1, False)
+    torch.testing.assert_close(family(either).encode_captions(prompts), theirs, rtol=0, atol=1e-6)
 
 
-def test_clip_skip_leaves_out_the_last_layers_and_keeps_the_norm(base: Path) -> None:
-    encoder = pipeline(base).text_encoder
-    skipping = family(base, clip_skip=1)
+def test_of_version_2_activation_padding_and_prediction_are_its_own(base: Path, second: Path) -> None:
+    ours = family(second)
+    assert (ours.architecture, ours.schedule.prediction) == ("sd2", "v")
+    tokens = ours.tokens(["a red hat"])[0, 0]
+    assert tokens[-1] == ours.tokenizer.convert_tokens_to_ids("!") != family(base).tokens(["a red hat"])[0, 0, -1]
+    assert not torch.allclose(ours.encode_captions(["a"])[0, :2], family(base).encode_captions(["a"])[0, :2])
+
+
+def test_clip_skip_leaves_out_the_last_layers_and_keeps_the_norm(either: Path) -> None:
+    encoder = pipeline(either).text_encoder
+    skipping = family(either, clip_skip=1)
     ids = skipping.tokens(["a red hat"])
     hidden = encoder(ids[:, 0], output_hidden_states=True).hidden_states[-2]
     torch.testing.assert_close(skipping.encode_captions(["a red hat"]), encoder.final_layer_norm(hidden))
