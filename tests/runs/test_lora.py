@@ -13,11 +13,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from fusain.generation.generator import Wanted, generate
-from fusain.models import adapters
+from fusain.models import adapters, bases
+from fusain.models.adapters import LowRank
 from fusain.models.bases import fresh
 from fusain.runs import actions, assembly, outcome, planning, publishing
 from fusain.runs.folder import RunFolder
 from fusain.runs.settings import RunSettings
+from fusain.training.methods.lora import FILES, TYPES
 from fusain.worlds.caricatures import world, write_folder
 from tests.runs.training import assert_equal_runs, flat, kinds, losses, train_here
 
@@ -253,6 +255,37 @@ def test_the_run_reads_its_files_back_and_says_so(trained: Path) -> None:
         "largest": pytest.approx(float(apart[1]), rel=0.1),
     }
     assert float(apart[1]) <= (1e-6 if trained.name == "dora" else torch.finfo(torch.float16).eps)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_dora_in_half_precision_is_what_was_learnt(place: Path, tmp_path: Path, precision: str) -> None:
+    changes = {**FORMS["dora"], "method.file_dtype": precision, "train.ema_decay": 0.0, "samples.every_steps": 0}
+    train_here(place / "lora.toml", "run", tmp_path, changes)
+    run, found = tmp_path / "run", bases.open_base(str(place / "base")).components
+    weights = {f"{part}.{name}": at for part in ("unet", "text_encoder") for name, at in found[part].tensors().items()}
+    learnt = load_file(max((run / "checkpoints").glob("step-*")) / "trainable.safetensors")
+    eps = torch.finfo(TYPES[precision]).eps
+    for file in FILES.values():
+        layers = adapters.read(run / "weights" / file).layers
+        assert len(layers) == len(learnt) / 3
+        for name, layer in layers.items():
+            a, b, lengths = (learnt[f"{name}.lora_{kind}.weight"] for kind in ("A", "B", "magnitude_vector"))
+            wanted = LowRank(a, b, 1.0, lengths.flatten()).delta(weights[f"{name}.weight"])
+            change = layer.delta(weights[f"{name}.weight"])
+            assert (change - wanted).abs().max() <= eps * wanted.abs().max(), name
+    told = outcome.of(RunFolder(run)).read_back
+    assert told is not None
+    assert 0 < told.largest <= eps
+    assert apart(drawn(run, tmp_path / "drawn"), by_diffusers(place / "base", run / "weights")) <= 1
+
+
+def test_a_run_that_is_over_writes_its_files_in_another_precision(place: Path, tmp_path: Path) -> None:
+    changes = {"samples.every_steps": 0, "train.steps": 2}
+    for precision in ("fp16", "fp32"):
+        train_here(place / "lora.toml", "run", tmp_path, {**changes, "method.file_dtype": precision})
+        saved = load_file(tmp_path / "run" / "weights" / "lora.safetensors")
+        assert {tensor.dtype for tensor in saved.values()} == {TYPES[precision]}
+    assert len(kinds(tmp_path / "run", "step")) == 2
 
 
 def test_the_card_draws_what_generate_draws(place: Path, trained: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """LoRA runs that cannot be, and those worth a word before they start: the whole texts."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ from fusain.models.family import Facts
 from fusain.runs import actions
 from fusain.runs.settings import RunSettings
 from fusain.settings.read import resolve_source
-from fusain.training.methods.lora import Lora, LoraSettings
+from fusain.training.methods.lora import FILES, Lora, LoraSettings
 from fusain.worlds.caricatures import world, write_folder
 from tests.runs.test_lora import SETTINGS
-from tests.runs.training import as_overrides, train_here
+from tests.runs.training import as_overrides, kinds, train_here
 
 SHORT: dict[str, Any] = {"train.steps": 1, "samples.every_steps": 0}
 TO_Q = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -135,6 +136,49 @@ def test_a_start_with_nan_or_without_a_file(place: Path, tmp_path: Path) -> None
     assert refused(place, tmp_path, {"method.start": str(start)}).startswith("E-LORA-003 ")
     start.unlink()
     assert refused(place, tmp_path, {"method.start": str(start)}).startswith("E-LORA-001 ")
+
+
+SPOILT = {
+    "short": (
+        "E-LORA-015 The file that was written does not hold the LoRA: 55 of 56 layers were read back; the first that "
+        f"differs is '{TO_Q}'.\n"
+        "Where: {path}\n"
+        "Do: Keep the run and report this; the weights in its checkpoints are safe."
+    ),
+    "strong": (
+        f"E-LORA-016 The file that was written is not as strong as the LoRA: layer '{TO_Q}' is 1.0e+00 of its change "
+        "off, at most 9.8e-04 is allowed.\n"
+        "Where: {path}\n"
+        "Do: Write it in fp32, in a run by the same command with --method.file_dtype fp32; if it is in fp32 already, "
+        "keep the run and report this."
+    ),
+}
+
+
+@pytest.mark.parametrize("style", ["diffusers", "kohya"])
+@pytest.mark.parametrize("how", SPOILT)
+def test_a_file_that_is_not_what_was_learnt_ends_the_run(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, style: adapters.Style
+) -> None:
+    write = adapters.write
+
+    def spoilt(adapter: Adapter, path: Path, to: adapters.Style, **more: Any) -> None:
+        layers = dict(adapter.layers)
+        layer = layers.pop(TO_Q) if to == style else None
+        if isinstance(layer, LowRank) and how == "strong":
+            layers[TO_Q] = replace(layer, up=layer.up * 2)
+        write(Adapter(layers, adapter.metadata), path, to, **more)
+
+    monkeypatch.setattr(adapters, "write", spoilt)
+    path = tmp_path / "run" / ".weights.tmp" / FILES[style]
+    wanted = SPOILT[how].format(path=path)
+    assert refused(place, tmp_path, {}) == wanted
+    (told,) = kinds(tmp_path / "run", "failed")
+    assert (told["code"], told["text"]) == (wanted[:10], wanted.splitlines()[0][11:])
+    assert not list((tmp_path / "run").glob("*weights*"))
+    monkeypatch.undo()
+    train_here(place / "lora.toml", "run", tmp_path, SHORT)
+    assert kinds(tmp_path / "run", "read_back")[0]["layers"] == 56
 
 
 def test_only_a_lora_has_a_strength(place: Path, tmp_path: Path) -> None:

@@ -70,6 +70,34 @@ def test_files_of_half_precision(style, dtype, tmp_path):
     assert 0 < report.largest <= torch.finfo(dtype).eps
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("style", ["diffusers", "kohya"])
+def test_dora_in_files_of_half_precision(style, dtype, tmp_path):
+    """Of a change that is a small part of the weight, as learning makes it: rounded lengths would be larger than it."""
+    path, layers, weights = tmp_path / "lora.safetensors", {}, {}
+    for name, shape in SHAPES.items():
+        weights[name], plain = numbers(*shape, seed=9), layer(shape, 1e-3)
+        lengths = weights[name].flatten(1).norm(dim=1) * (1 + 1e-3 * numbers(shape[0], seed=3))
+        layers[name] = LowRank(plain.down, plain.up, plain.scale, lengths)
+    made = Adapter(layers)
+    adapters.write(made, path, style, dtype=dtype)
+    tensors = load_file(path)
+    lengths = {key for key in tensors if "magnitude" in key or key.endswith("dora_scale")}
+    assert len(lengths) == 4
+    assert {tensors[key].dtype for key in lengths} == {torch.float32}
+    assert {at.dtype for key, at in tensors.items() if key not in lengths and not key.endswith("alpha")} == {dtype}
+    for name, found in adapters.read(path).layers.items():
+        wanted = made.layers[name].delta(weights[name])
+        assert (found.delta(weights[name]) - wanted).abs().max() <= torch.finfo(dtype).eps * wanted.abs().max(), name
+    report = adapters.verify(made, path, weight_of=weights.get)
+    assert (report.layers, report.matched) == (4, 4)
+    assert 0 < report.largest <= torch.finfo(dtype).eps
+    save_file(tensors | {key: tensors[key].to(dtype) for key in lengths}, path)
+    for weight_of in (None, weights.get):
+        with pytest.raises(FusainError, match="E-LORA-016"):
+            adapters.verify(made, path, weight_of=weight_of)
+
+
 def test_the_numbers_themselves_of_a_kohya_file(tmp_path):
     path = tmp_path / "lora.safetensors"
     adapters.write(adapter(RANK / sqrt(RANK), dora=True), path, "kohya")

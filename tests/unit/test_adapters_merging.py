@@ -260,17 +260,21 @@ def test_verify(base, weights, file):
 def test_verify_finds_what_is_weaker_or_missing(base, weights, file):
     made = adapter(weights, dora=True)
     path = file(made)
-    parts = networks(base)
-    assert adapters.verify(made, path, file(made, "other", "diffusers"), modules=parts).matched == 4
+
+    def weight_of(name):
+        return weights.get(f"{name}.weight")
+
+    assert adapters.verify(made, path, file(made, "other", "diffusers"), weight_of=weight_of).matched == 4
     tensors = load_file(path)
     key = "lora_unet_down_blocks_0_resnets_0_conv1"
     save_file(tensors | {f"{key}.alpha": tensors[f"{key}.alpha"] * 1.01}, path)
-    for known in ({}, {"modules": parts}):
+    for known in ({}, {"weight_of": weight_of}):
         with pytest.raises(FusainError, match=f"E-LORA-016 .* layer '{CONV}' is .* of its change off") as caught:
             adapters.verify(made, path, **known)
     assert str(caught.value).splitlines()[1:] == [
         f"Where: {path}",
-        "Do: Write it in fp32; if it is in fp32 already, keep the run and report this.",
+        "Do: Write it in fp32, in a run by the same command with --method.file_dtype fp32; if it is in fp32 already, "
+        "keep the run and report this.",
     ]
     save_file({name: at for name, at in tensors.items() if not name.endswith("dora_scale")}, path)
     with pytest.raises(FusainError, match="E-LORA-016"):
@@ -283,6 +287,10 @@ def test_verify_finds_what_is_weaker_or_missing(base, weights, file):
         f"the first that differs is '{CONV}'.\nWhere: {path}\n"
         "Do: Keep the run and report this; the weights in its checkpoints are safe."
     )
+    save_file(tensors, path)
+    with pytest.raises(FusainError) as caught:
+        adapters.verify(made, path, weight_of={}.get)
+    assert str(caught.value).startswith("E-LORA-015 The file that was written does not hold the LoRA: 0 of 4 layers ")
 
 
 def test_inspect(weights, file):

@@ -54,6 +54,8 @@ HELD_OUT_BATCH, HELD_OUT_IMAGES = 64, 256
 LARGEST_OF_MANY = 64**2
 """Images of a larger area are measured in smaller batches than those: at least in the training's own."""
 LARGEST_BUCKET_STEP = 64
+NOT_AS_LEARNT = ("E-LORA-015", "E-LORA-016")
+"""Faults of files that were written, and are not what was learnt: more room on the disk would not mend them."""
 CAPTIONS_DRAWN = 4
 """Captions of the data that samples are drawn from where the settings name no prompts."""
 
@@ -283,6 +285,8 @@ def export(trainer: Trainer, folder: RunFolder) -> None:
         waiting.rename(folder.weights)
     except STORAGE_FAULTS as fault:
         shutil.rmtree(waiting, ignore_errors=True)
+        if isinstance(fault, StorageError) and fault.code in NOT_AS_LEARNT:
+            raise
         raise StorageError("E-STORE-007", where=str(folder.weights), fault=reason(fault)) from fault
     shutil.rmtree(retired, ignore_errors=True)
     if checked:

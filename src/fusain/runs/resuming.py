@@ -31,6 +31,7 @@ HARMLESS = (
     "data.revision",
     "data.class_images.path",
     "data.workers",
+    "method.file_dtype",
     "train.steps",
     "train.epochs",
     *NOT_EXACT,

@@ -97,6 +97,11 @@ def parameters(layers: Mapping[str, Any]) -> dict[str, torch.nn.Parameter]:
     return {f"{name}.{kind}": one for name, layer in layers.items() for kind, one in _learning(layer).items()}
 
 
+def weight_of(layers: Mapping[str, Any], name: str) -> torch.Tensor | None:
+    """The frozen weight that a layer learns beside; None where nothing learns by that name."""
+    return layers[name].weight if name in layers else None
+
+
 def scale_of(layer: Any) -> float:
     return float(layer.scaling[ONE])
 

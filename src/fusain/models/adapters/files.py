@@ -131,7 +131,7 @@ def _kohya(key: str, layer: LowRank, dtype: torch.dtype) -> dict[str, torch.Tens
         # One column: readers tell by the first number that each output has a length, not each input.
         per_output = layer.magnitude.ndim == 1
         shape = (-1, *[1] * (layer.down.ndim - 1)) if per_output else tuple(layer.magnitude.shape)
-        made[f"{key}.dora_scale"] = layer.magnitude.to(dtype).reshape(shape)
+        made[f"{key}.dora_scale"] = _exact(layer.magnitude).reshape(shape)
     return made
 
 
@@ -146,8 +146,13 @@ def _diffusers(name: str, layer: LowRank, dtype: torch.dtype, adapter: Adapter) 
         shape = (1, -1, 1, 1) if layer.down.ndim == 4 else (-1,)
         # transformers looks for the whole name of the parameter, PEFT for the name of the vector.
         end = ".weight" if name.startswith(names.TEXT) else ""
-        made[f"{name}.lora_magnitude_vector{end}"] = layer.magnitude.to(dtype).reshape(shape)
+        made[f"{name}.lora_magnitude_vector{end}"] = _exact(layer.magnitude).reshape(shape)
     return made
+
+
+def _exact(lengths: torch.Tensor) -> torch.Tensor:
+    """In fp32 in every file: they are few, and a rounded one moves a whole row, of which the change is a small part."""
+    return lengths.to(torch.float32)
 
 
 def _needs_older(name: str, adapter: Adapter) -> bool:

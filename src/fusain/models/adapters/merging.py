@@ -108,7 +108,7 @@ def fit(adapter: Adapter, find: Find, *, allow_partial: bool = False) -> dict[st
     for name, layer in adapter.layers.items():
         part, _, path = name.partition(".")
         weight = find(part, path)
-        if weight is not None and _fits(layer, weight):
+        if weight is not None and fits(layer, weight):
             fitting[name] = weight
         else:
             has = "nothing" if weight is None else _spelt(weight.shape)
@@ -132,8 +132,9 @@ def made_for(adapter: Adapter) -> str:
     return layouts.in_words(architecture) if architecture else "a model of other sizes"
 
 
-def _fits(layer: Layer, weight: torch.Tensor) -> bool:
-    if layer.matrix != (weight.shape[0], prod(weight.shape[1:])):
+def fits(layer: Layer, weight: torch.Tensor | None) -> bool:
+    """Whether a layer belongs to a weight, by its shape."""
+    if weight is None or layer.matrix != (weight.shape[0], prod(weight.shape[1:])):
         return False
     kernel = layer.plain().down.shape[2:] if isinstance(layer, LowRank) else weight.shape[2:]
     return prod(kernel) == prod(weight.shape[2:])

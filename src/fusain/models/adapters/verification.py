@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,13 +15,18 @@ from fusain.models.adapters import files, merging
 from fusain.models.adapters.adapter import Adapter, Layer, LowRank
 from fusain.models.bases.stored import read_header
 
+EXACT: Final = 1e-6
 TOLERANCE: Final = {
-    "F64": 1e-6,
-    "F32": 1e-6,
+    "F64": EXACT,
+    "F32": EXACT,
     "F16": torch.finfo(torch.float16).eps,
     "BF16": torch.finfo(torch.bfloat16).eps,
 }
-"""How far a change may be from the one meant, as a share of its largest number, by the type in the file."""
+"""How far a change may be from the one meant, as a share of its largest number, by the type in the file; the widest
+of a file's types counts, for lengths are exact in every file."""
+
+WeightOf = Callable[[str], torch.Tensor | None]
+"""The weight that a layer belongs to, by the layer's name; None where the model has none."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Verified:
 
     layers: int
     matched: int
-    """Layers of the model that a layer of the adapter belongs to; 0 where no model was given."""
+    """Layers that were found in each file and, where weights are known, that fit the one that they belong to."""
     styles: tuple[str, ...]
     largest: float
     """The largest difference from what was meant, as a share of the layer's largest change."""
@@ -39,10 +44,12 @@ class Verified:
         return {"layers": self.layers, "matched": self.matched, "styles": list(self.styles), "largest": self.largest}
 
 
-def verify(adapter: Adapter, *paths: Path, modules: Mapping[str, torch.nn.Module] | None = None) -> Verified:
-    """Each file holds every layer of `adapter`, as strong, and every layer has its place in `modules`."""
-    weights = {} if modules is None else merging.fit(adapter, merging.finder(modules))
-    return _compared(adapter, paths, weights, matched=len(weights))
+def verify(adapter: Adapter, *paths: Path, weight_of: WeightOf | None = None) -> Verified:
+    """Each file holds every layer of `adapter`, as strong; with weights, each layer has its place among them.
+
+    What a DoRA adds hangs on the weight: only beside it the two are compared by what they add.
+    """
+    return _compared(adapter, paths, weight_of)
 
 
 def verify_styles(adapter: Adapter, weights: Mapping[str, torch.Tensor]) -> Verified:
@@ -52,41 +59,51 @@ def verify_styles(adapter: Adapter, weights: Mapping[str, torch.Tensor]) -> Veri
         paths = [Path(folder) / f"{style}.safetensors" for style in styles]
         for path, style in zip(paths, styles, strict=True):
             files.write(adapter, path, style)
-        return _compared(adapter, paths, weights, matched=len(weights))
+        return _compared(adapter, paths, weights.get)
 
 
-def _compared(
-    adapter: Adapter, paths: tuple[Path, ...] | list[Path], weights: Mapping[str, torch.Tensor], *, matched: int
-) -> Verified:
-    largest, styles = 0.0, []
+def _compared(adapter: Adapter, paths: Sequence[Path], weight_of: WeightOf | None) -> Verified:
+    largest, matched, styles = 0.0, len(adapter.layers), []
     for path in paths:
         found = files.read(path)
         styles.append(found.style)
+        matched = min(matched, _count_matched(adapter, found, weight_of, path))
         dtypes = {at.dtype for name, at in read_header(path).tensors.items() if not name.endswith(".alpha")}
-        allowed = max(TOLERANCE.get(dtype, 1e-6) for dtype in dtypes)
-        unlike = sorted(found.layers.keys() ^ adapter.layers.keys())
-        if unlike:
-            facts = {"matched": len(found.layers.keys() & adapter.layers.keys()), "total": len(adapter.layers)}
-            raise StorageError("E-LORA-015", where=str(path), first=unlike[0], **facts)
+        allowed = max(TOLERANCE.get(dtype, EXACT) for dtype in dtypes)
         for name, layer in adapter.layers.items():
-            share = _apart(layer, found.layers[name], weights.get(name))
+            weight = weight_of(name) if weight_of is not None and layer.magnitude is not None else None
+            share = _apart(layer, found.layers[name], weight)
             if not share <= allowed:
                 raise StorageError("E-LORA-016", where=str(path), layer=name, share=share, allowed=allowed)
             largest = max(largest, share)
     return Verified(len(adapter.layers), matched, tuple(styles), largest)
 
 
+def _count_matched(adapter: Adapter, found: Adapter, weight_of: WeightOf | None, path: Path) -> int:
+    """The layers of a file that are those of the adapter and have their place; one more or fewer is an error."""
+    matched = {
+        name
+        for name, layer in found.layers.items()
+        if name in adapter.layers and (weight_of is None or merging.fits(layer, weight_of(name)))
+    }
+    others = sorted((found.layers.keys() | adapter.layers.keys()) - matched)
+    if others:
+        facts = {"matched": len(matched), "total": len(adapter.layers), "first": others[0]}
+        raise StorageError("E-LORA-015", where=str(path), **facts)
+    return len(matched)
+
+
 def _apart(wanted: Layer, found: Layer, weight: torch.Tensor | None) -> float:
-    """The largest difference as a share of the largest number; of DoRA without a weight, of change and lengths."""
+    """The largest difference as a share of the largest number; of DoRA without a weight, of the change alone.
+
+    Its lengths must then be exact: they count as much as the weight, of which the change is a small part.
+    """
     if _is_same(wanted, found):
         return 0.0
     if weight is not None:
         return _share(wanted.delta(weight), found.delta(weight))
-    if isinstance(wanted, LowRank) and wanted.magnitude is not None:
-        lengths = found.magnitude
-        if lengths is None:
-            return float("inf")
-        return max(_share(wanted.change(), found.change()), _share(wanted.magnitude, lengths))
+    if wanted.magnitude is not None and (found.magnitude is None or _share(wanted.magnitude, found.magnitude) > EXACT):
+        return float("inf")
     return _share(wanted.change(), found.change())
 
 

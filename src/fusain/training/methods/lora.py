@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
 
@@ -224,8 +225,9 @@ class Lora(Method):
         files = {style: FILES[style] for style in adapters.styles_for(adapter)}
         for style, file in files.items():
             adapters.write(adapter, folder / file, style, dtype=dtype)
-        found = adapters.verify(adapter, *(folder / file for file in files.values()))
-        return ReadBack(tuple(files.values()), found.layers, len(self._layers), found.largest)
+        weight_of = partial(low_rank.weight_of, self._layers)
+        found = adapters.verify(adapter, *(folder / file for file in files.values()), weight_of=weight_of)
+        return ReadBack(tuple(files.values()), found.matched, len(self._layers), found.largest)
 
     def _told(self, family: Family) -> dict[str, str]:
         """What the header of a file says of the training."""
