@@ -202,7 +202,7 @@ def test_final_weights_that_find_no_room_are_written_by_the_next_call(settings: 
     with no_open(faults.full_disk, lambda path, mode: path.name == ".fusain.json.tmp"):
         fault = refused(settings, runs)
     assert (fault.exit_code, str(fault)) == (8, (
-        f"E-STORE-007 The final weights could not be written: The folder cannot be written: {FULL}.\n"
+        f"E-STORE-007 The weights could not be written: The folder cannot be written: {FULL}.\n"
         f"Where: {runs / 'run' / 'weights'}\n"
         "Do: Make room, then give the same command again: it only writes them. "
         "The last checkpoint holds all that was learnt."

@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from fusain.cli import models
+from fusain.errors import FusainError
 from fusain.generation.generator import Wanted, generate
 from fusain.models import adapters, bases
 from fusain.models.adapters import LowRank
 from fusain.models.bases import fresh
-from fusain.runs import actions, assembly, outcome, planning, publishing
+from fusain.runs import actions, assembly, exporting, outcome, planning, publishing
 from fusain.runs.folder import RunFolder
 from fusain.runs.settings import RunSettings
 from fusain.training.methods.lora import FILES, TYPES
@@ -255,6 +258,35 @@ def test_the_run_reads_its_files_back_and_says_so(trained: Path) -> None:
         "largest": pytest.approx(float(apart[1]), rel=0.1),
     }
     assert float(apart[1]) <= (1e-6 if trained.name == "dora" else torch.finfo(torch.float16).eps)
+
+
+def test_a_checkpoint_as_lora_files_is_drawn_by_diffusers_as_by_generate(
+    place: Path, trained: Path, tmp_path: Path
+) -> None:
+    done = exporting.export(trained, checkpoint="3", output=tmp_path / "of 3")
+    assert done.files == ("fusain.json", "lora.safetensors", "lora_kohya.safetensors")
+    assert done.read_back is not None
+    assert done.read_back.layers == done.read_back.learnt > 0
+    with safe_open(done.folder / "lora_kohya.safetensors", "pt") as file:
+        assert file.metadata()["ss_steps"] == "3"
+    of_diffusers = by_diffusers(place / "base", done.folder)
+    assert apart(drawn(trained, tmp_path / "drawn", checkpoint="3"), of_diffusers) <= 1
+    assert apart(by_diffusers(place / "base", trained / "weights"), of_diffusers) > 1, "not those of the end"
+
+
+def test_a_part_of_a_checkpoint_is_no_lora_file(place: Path, plain: Path, tmp_path: Path) -> None:
+    part = plain / "checkpoints" / "step-00000003" / "trainable.safetensors"
+    wanted = (
+        "E-LORA-022 'trainable.safetensors' is a part of a checkpoint and no LoRA file: it does not say how strong it "
+        f"is.\nWhere: {part}\n"
+        "Why: alpha and rsLoRA stand in the settings of the run.\n"
+        f"Do: Write that step as LoRA files: fusain runs export {plain} --checkpoint 3"
+    )
+    words = ["convert", str(part), "--to", "kohya", "-o", str(tmp_path / "out.safetensors")]
+    assert str(CliRunner().invoke(models.verb, words).exception) == wanted
+    with pytest.raises(FusainError) as caught:
+        train_here(place / "lora.toml", "on", tmp_path, {"method.start": str(part), "train.steps": 1})
+    assert str(caught.value) == wanted
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])

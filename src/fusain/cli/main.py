@@ -19,7 +19,7 @@ VERBS: Final[dict[str, str]] = {
     "train": "Train a model; the same command again resumes it.",
     "generate": "Draw images with a trained run.",
     "publish": "Publish a trained model on the hub, with a model card.",
-    "runs": "List, show and remove runs.",
+    "runs": "List, show, export and remove runs.",
     "recipes": "List and show the recipes.",
     "explain": "Say what a setting or an error code means.",
     "models": "Inspect, find and convert models to start from.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -25,12 +25,13 @@ in_folder = click.option(
 
 @click.group()
 def verb() -> None:
-    """List, show and remove runs.
+    """List, show, export and remove runs.
 
     \b
     Examples:
       fusain runs ls
       fusain runs show my_run
+      fusain runs export my_run --checkpoint 500 -o step-500
       fusain runs rm my_run
     """
 
@@ -68,6 +69,23 @@ def show_one(run: str, runs_folder: Path) -> None:
     lines += [f"{key} = {value}" for key, value in _leaves(settings)]
     told = {**summary.as_json(), "checkpoints": checkpoints, "outcome": took.as_json(), "settings": settings}
     output.show(told, lines)
+
+
+@verb.command("export")
+@click.argument("run")
+@click.option("--checkpoint", metavar="STEP", default="latest", show_default=True, help="A step or 'latest'.")
+@click.option("--weights", type=click.Choice(["ema", "raw"]), default="ema", show_default=True, help="Averaged or not.")
+@click.option("-o", "--output", "out", type=click.Path(path_type=Path), help="Without it, a folder in the run.")
+@in_folder
+@output.format_option
+def export(run: str, checkpoint: str, weights: Literal["ema", "raw"], out: Path | None, runs_folder: Path) -> None:
+    """Write the weights of a checkpoint as files that other tools load."""
+    from fusain.runs import exporting
+
+    done = exporting.export(run, checkpoint=checkpoint, weights=weights, output=out, runs_folder=runs_folder)
+    lines = [f"{done.folder}: the weights of step {done.step:,}", *(f"  {name}" for name in done.files)]
+    lines += [str(done.read_back)] if done.read_back else []
+    output.show(done.as_json(), lines, quiet=[str(done.folder)])
 
 
 @verb.command("rm")

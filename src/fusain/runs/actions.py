@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from fusain.errors import FusainError, StorageError, UsageError
 from fusain.generation import prompt_weights
 from fusain.generation.samplers import SamplerSettings
@@ -258,13 +260,19 @@ def open_run(
     if checkpoint is None and weights == "ema" and folder.weights.exists():
         learner.method.attach(learner.family, folder.weights)
         return OpenRun(folder, settings, learner, read_json(folder.weights / "fusain.json")["step"])
-    saved = _find_checkpoint(folder, checkpoint or "latest")
-    tensors = (saved.tensors("ema") if weights == "ema" else {}) or saved.tensors("trainable")
+    saved = find_checkpoint(folder, checkpoint or "latest")
+    tensors = weights_of(saved, weights)
     learner.method.attach_parameters(learner.family, tensors)
     return OpenRun(folder, settings, learner, saved.step)
 
 
-def _find_checkpoint(folder: RunFolder, wanted: str) -> Checkpoint:
+def weights_of(saved: Checkpoint, weights: Literal["ema", "raw"]) -> dict[str, torch.Tensor]:
+    """What learnt, averaged where it was."""
+    return (saved.tensors("ema") if weights == "ema" else {}) or saved.tensors("trainable")
+
+
+def find_checkpoint(folder: RunFolder, wanted: str) -> Checkpoint:
+    """One by its name, its step, or "latest"."""
     checkpoints = Checkpoints(folder.checkpoints, keep=1)
     if wanted == "latest":
         newest = checkpoints.newest(note=lambda text: None)

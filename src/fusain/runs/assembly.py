@@ -42,6 +42,7 @@ from fusain.training.engine import Engine, EngineSettings
 from fusain.training.events import EventLog
 from fusain.training.method import Method
 from fusain.training.optimizers import EXTRAS, kind_of
+from fusain.training.read_back import ReadBack
 from fusain.training.team import Team
 from fusain.training.trainer import Parts, Trainer, TrainSettings
 
@@ -270,27 +271,33 @@ def finished(trainer: Trainer) -> Iterator[None]:
 
 def export(trainer: Trainer, folder: RunFolder) -> None:
     """The final weights, from the average where there is one, in the form that diffusers loads."""
-    waiting, retired = folder.path / ".weights.tmp", folder.path / ".weights.old"
+    with finished(trainer):
+        checked = write_weights(Learner(trainer.parts.family, trainer.parts.method), folder.weights, step=trainer.step)
+    if checked:
+        trainer.parts.report("read_back", **asdict(checked))
+
+
+def write_weights(learner: Learner, target: Path, *, step: int) -> ReadBack | None:
+    """What was learnt up to a step, as a folder that is there whole or not at all; older ones of its name go."""
+    waiting, retired = (target.with_name(f".{target.name}.{end}") for end in ("tmp", "old"))
     for left in (waiting, retired):  # by a process that was killed here
         shutil.rmtree(left, ignore_errors=True)
     try:
-        with finished(trainer):
-            checked = trainer.parts.method.save(trainer.parts.family, waiting)
-        family = trainer.parts.family
-        facts: dict[str, Any] = {"classes": list(family.facts.classes), "step": trainer.step}
+        family = learner.family
+        checked = learner.method.save(family, waiting)
+        facts: dict[str, Any] = {"classes": list(family.facts.classes), "step": step}
         facts |= {"base_revision": family.base_revision} if family.base_revision else {}
         write_json(waiting / "fusain.json", facts)
-        if folder.weights.exists():
-            folder.weights.rename(retired)
-        waiting.rename(folder.weights)
+        if target.exists():
+            target.rename(retired)
+        waiting.rename(target)
     except STORAGE_FAULTS as fault:
         shutil.rmtree(waiting, ignore_errors=True)
         if isinstance(fault, StorageError) and fault.code in NOT_AS_LEARNT:
             raise
-        raise StorageError("E-STORE-007", where=str(folder.weights), fault=reason(fault)) from fault
+        raise StorageError("E-STORE-007", where=str(target), fault=reason(fault)) from fault
     shutil.rmtree(retired, ignore_errors=True)
-    if checked:
-        trainer.parts.report("read_back", **asdict(checked))
+    return checked
 
 
 def digest(settings: RunSettings) -> str:

@@ -73,6 +73,11 @@ class RunFolder:
         return self.path / "weights"
 
     @property
+    def exported(self) -> Path:
+        """Weights of checkpoints, each in a folder called by its step."""
+        return self.path / "exported"
+
+    @property
     def generated(self) -> Path:
         return self.path / "generated"
 

@@ -117,6 +117,10 @@ class Method(ABC):
 
     def attach_parameters(self, family: Family, parameters: Mapping[str, torch.Tensor]) -> None:
         """As `attach`, from the parameters that a checkpoint holds."""
+        self.take_up(family, parameters)
+
+    def take_up(self, family: Family, parameters: Mapping[str, torch.Tensor]) -> None:
+        """The parameters that a checkpoint holds in place of those that learn, to be saved; in a fresh family."""
         with torch.no_grad():
             for name, parameter in self.prepare(family).items():
                 parameter.copy_(parameters[name])

@@ -20,12 +20,15 @@ from fusain.settings.notice import Notice
 
 Style = Literal["diffusers", "kohya"]
 STYLES: Final[tuple[Style, ...]] = ("diffusers", "kohya")
+OF_CHECKPOINTS: Final = ("MANIFEST.json", "state.json")
+"""What lies beside the tensors of a run that is going on."""
 
 
 def read(path: Path) -> Adapter:
     """The LoRA in `path`, of any style; what is no LoRA, is broken or is for another model is an error."""
     if not path.is_file():
         raise StorageError("E-LORA-001", where=str(path))
+    _refuse_parts_of_checkpoints(path)
     found = read_header(path)
     refuse_others(found.shapes, where=str(path))
     tensors = read_tensors(found.tensors)
@@ -75,6 +78,14 @@ def styles_for(adapter: Adapter) -> tuple[Style, ...]:
     has_names = not names.nameless(adapter.layers, header.architecture(adapter))
     holds = {"diffusers": not measures_inputs, "kohya": has_names}
     return tuple(style for style in STYLES if holds[style])
+
+
+def _refuse_parts_of_checkpoints(path: Path) -> None:
+    """What learns is called as in diffusers' style there, without the factor that it counts by."""
+    folder = path.absolute().parent
+    if all((folder / name).is_file() for name in OF_CHECKPOINTS):
+        run, step = folder.parent.parent, folder.name.removeprefix("step-").lstrip("0")
+        raise SettingsError("E-LORA-022", where=str(path), name=path.name, run=run, step=step)
 
 
 def refuse_others(shapes: Shapes, *, where: str) -> None:

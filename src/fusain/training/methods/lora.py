@@ -249,11 +249,14 @@ class Lora(Method):
     def attach(self, family: Family, folder: Path) -> None:
         self._into_weights(family, adapters.read(folder / FILES["diffusers"]))
 
-    def attach_parameters(self, family: Family, parameters: Mapping[str, torch.Tensor]) -> None:
+    def take_up(self, family: Family, parameters: Mapping[str, torch.Tensor]) -> None:
         self._put_in(family)
         with torch.no_grad():
             for name, parameter in low_rank.parameters(self._layers).items():
                 parameter.copy_(parameters[name])
+
+    def attach_parameters(self, family: Family, parameters: Mapping[str, torch.Tensor]) -> None:
+        self.take_up(family, parameters)
         adapter = Adapter(low_rank.read_out(self._layers))
         low_rank.take_away(family.network, family.lora_targets)
         self._into_weights(family, adapter)
