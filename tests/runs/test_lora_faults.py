@@ -104,13 +104,32 @@ def test_a_start_with_more_than_learns(place: Path, tmp_path: Path) -> None:
     more = "unet.mid_block.attentions.0.transformer_blocks.0.ff.net.2"
     start = written(tmp_path, {TO_Q: low(), more: low(16, 64)}, "kohya")
     assert refused(place, tmp_path, {"method.start": str(start)}) == (
-        "E-LORA-055 The LoRA to go on from changes layers that do not learn in this run: 1 of 2, the first is "
+        "E-LORA-055 The LoRA to go on from changes 2 layers, of which 1 learn in this run and 1 do not: "
         f"'{more}'.\n"
         f"Where: {start}\n"
         "Why: What it holds for them would be lost.\n"
         "Do: Widen method.targets ('all' covers every layer), or set method.text_encoder = true if they are the text "
         "encoder's."
     )
+
+
+def test_a_start_with_much_more_than_learns_names_the_first_five(place: Path, tmp_path: Path) -> None:
+    layers = [f"unet.down_blocks.{block}.resnets.0.conv{number}" for block in range(4) for number in (1, 2)]
+    start = written(tmp_path, {TO_Q: low(), **{name: low() for name in layers}})
+    assert refused(place, tmp_path, {"method.start": str(start)}).startswith(
+        "E-LORA-055 The LoRA to go on from changes 9 layers, of which 1 learn in this run and 8 do not: "
+        f"{', '.join(repr(name) for name in layers[:5])} and 3 more.\n"
+    )
+
+
+def test_what_is_assumed_of_a_start_is_said(place: Path, tmp_path: Path) -> None:
+    start = tmp_path / "start.safetensors"
+    save_file({f"{TO_Q}.lora_A.weight": torch.ones(4, 16), f"{TO_Q}.lora_B.weight": torch.ones(16, 4)}, start)
+    train_here(place / "lora.toml", "run", tmp_path, SHORT | {"method.start": str(start)})
+    assert [event["text"] for event in kinds(tmp_path / "run", "warning") if event["code"] == "W-LORA-001"] == [
+        "W-LORA-001 1 of 1 layers of the LoRA say no alpha; alpha = rank is assumed, as other tools do. "
+        f"({start}) If its images are too strong, use it at a lower strength."
+    ]
 
 
 def test_a_start_of_another_rank(place: Path, tmp_path: Path) -> None:

@@ -351,8 +351,9 @@ FAULTS = {
         "Do: Download the file again; if it is whole, it cannot be used."
     ),
     "flux": (
-        "E-LORA-006 2 of the 2 tensors of the LoRA belong to no layer of Stable Diffusion 1.x, 2.x, XL or 3; the first "
-        "is 'lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight'.\n"
+        "E-LORA-006 None of the 2 tensors of the LoRA belongs to a layer of Stable Diffusion 1.x, 2.x, XL or 3: "
+        "'lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight', "
+        "'lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight'.\n"
         "Where: {path}\n"
         "Why: It seems to be made for Flux.\n"
         "Do: Use a LoRA for the base that you have."
@@ -408,3 +409,86 @@ def test_what_is_assumed_is_said(tmp_path):
         f"({path})",
     ]
     assert (found.layers[LINEAR].scale, found.layers[TEXT].scale) == (1.0, 2.0)
+
+
+def missing(count, total, path):
+    return (
+        f"W-LORA-001 {count} of {total} layers of the LoRA say no alpha; alpha = rank is assumed, as other tools do. "
+        f"({path}) If its images are too strong, use it at a lower strength."
+    )
+
+
+def test_a_missing_alpha_is_said_in_every_style(tmp_path):
+    """But of files that are written here: their second matrix holds the factor, and they say so."""
+    path = tmp_path / "lora.safetensors"
+    adapters.write(adapter(0.5), path, "diffusers")
+    assert header(path)["fusain.alpha"] == "in lora_B"
+    found = adapters.read(path)
+    assert found.notes == ()
+    tensors = load_file(path)
+    save_file(tensors, path)
+    assert [str(note) for note in adapters.read(path).notes] == [missing(4, 4, path)]
+    save_file(tensors, path, {"lora_adapter_metadata": json.dumps({"unet.r": 4, "unet.lora_alpha": 4})})
+    assert [str(note) for note in adapters.read(path).notes] == [missing(1, 4, path)], "the text encoder's"
+    old = f"{LINEAR.replace('attn2.to_k', 'attn2.processor.to_k_lora')}"
+    save_file({f"{old}.down.weight": numbers(RANK, 6), f"{old}.up.weight": numbers(6, RANK)}, path)
+    assert [str(note) for note in adapters.read(path).notes] == [missing(1, 1, path)]
+    adapters.write(found, path, "kohya")
+    assert "fusain.alpha" not in header(path)
+
+
+def test_a_missing_alpha_of_lokr_is_said_where_it_would_count(tmp_path):
+    path = tmp_path / "lora.safetensors"
+    whole = {f"{KOHYA_LINEAR}.lokr_w1": numbers(2, 2), f"{KOHYA_LINEAR}.lokr_w2": numbers(4, 384)}
+    save_file(whole, path)
+    assert adapters.read(path).notes == ()
+    del whole[f"{KOHYA_LINEAR}.lokr_w2"]
+    save_file({**whole, f"{KOHYA_LINEAR}.lokr_w2_a": numbers(4, 2), f"{KOHYA_LINEAR}.lokr_w2_b": numbers(2, 384)}, path)
+    found = adapters.read(path)
+    assert [str(note) for note in found.notes] == [missing(1, 1, path)]
+    assert found.layers[LINEAR].scale == 1.0
+
+
+@pytest.mark.parametrize(
+    ("noted", "value"),
+    [
+        ({"unet.lora_alpha": "four"}, "four"),
+        ({"unet.lora_alpha": None}, "None"),
+        ({"unet.lora_alpha": [4]}, "[4]"),
+        ({"unet.lora_alpha": float("nan")}, "nan"),
+        ({"unet.lora_alpha": 4, "unet.alpha_pattern": [1, 2]}, "[1, 2]"),
+        ({"unet.lora_alpha": 4, "unet.alpha_pattern": {"attn2.to_k": "x" * 99}}, "x" * 40),
+    ],
+)
+def test_an_alpha_in_the_header_that_is_no_number(noted, value, tmp_path):
+    path = tmp_path / "lora.safetensors"
+    adapters.write(Adapter({LINEAR: layer(SHAPES[LINEAR])}), path, "diffusers")
+    save_file(load_file(path), path, {"lora_adapter_metadata": json.dumps(noted)})
+    with pytest.raises(FusainError) as caught:
+        adapters.read(path)
+    assert str(caught.value) == (
+        f"E-LORA-023 The alpha of layer '{LINEAR}' is no number: {value}.\nWhere: {path}\n"
+        "Why: How much the LoRA counts is alpha divided by its rank.\n"
+        "Do: Download the file again; if it is whole, its writer noted it wrongly, and it cannot be used."
+    )
+
+
+def test_an_alpha_without_a_number(tmp_path):
+    path = tmp_path / "lora.safetensors"
+    adapters.write(adapter(), path, "kohya")
+    save_file(load_file(path) | {f"{KOHYA_LINEAR}.alpha": torch.empty(0)}, path)
+    with pytest.raises(FusainError, match=f"E-LORA-023 The alpha of layer '{LINEAR}' is no number: nothing"):
+        adapters.read(path)
+
+
+def test_what_is_left_of_a_layer_in_an_unknown_form_is_no_half_of_a_pair(tmp_path):
+    path = tmp_path / "lora.safetensors"
+    adapters.write(adapter(), path, "kohya")
+    tensors = load_file(path)
+    tensors[f"{KOHYA_LINEAR}.oft_blocks"] = tensors.pop(f"{KOHYA_LINEAR}.lora_down.weight")
+    del tensors[f"{KOHYA_LINEAR}.lora_up.weight"]
+    save_file(tensors, path)
+    with pytest.raises(FusainError, match=r"E-LORA-024 2 of the 11 tensors .*_to_k\.oft_blocks', '.*_to_k\.alpha'\. "):
+        adapters.read(path)
+    found = adapters.read(path, allow_partial=True)
+    assert sorted(found.layers) == sorted(SHAPES.keys() - {LINEAR})

@@ -329,6 +329,56 @@ def test_inspect_a_lora_for_another_model(tmp_path):
     ]
 
 
+UNKNOWN = [f"lora_unet_down_blocks_{number}_resnets_0_norm1.diff" for number in range(7)]
+LEFT_OUT = ", ".join(f"'{name}'" for name in UNKNOWN[:5]) + " and 2 more"
+
+
+@pytest.fixture
+def partial(weights, file):
+    """A LoRA with trained norms beside it, as some trainers write them."""
+    path = file(adapter(weights), "partial")
+    save_file(load_file(path) | {name: torch.ones(8) for name in UNKNOWN}, path)
+    return path
+
+
+def test_tensors_without_a_layer_are_refused_by_count_and_name(partial, base, tmp_path):
+    out, into = tmp_path / "out.safetensors", tmp_path / "merged"
+    for words in (
+        ("convert", partial, "--to", "diffusers", "-o", out),
+        ("merge", partial, partial, "-o", out),
+        ("merge", partial, "--into", base, "-o", into),
+        ("verify", partial, "--base", base),
+    ):
+        with pytest.raises(FusainError) as caught:
+            run(*words)
+        assert str(caught.value) == (
+            "E-LORA-024 7 of the 19 tensors of the LoRA belong to no layer of Stable Diffusion 1.x, 2.x, XL or 3: "
+            f"{LEFT_OUT}. The other 12 do.\nWhere: {partial}\n"
+            "Why: It seems to be made for a model of another kind.\n"
+            "Do: Use a LoRA for the base that you have; to read only what has a layer: "
+            "fusain models convert FILE --to diffusers --allow-partial -o NEW.safetensors"
+        )
+    assert not out.exists()
+    assert not into.exists()
+
+
+def test_tensors_without_a_layer_are_left_out_on_wish_and_said(partial, base, weights, tmp_path):
+    note = (
+        f"W-LORA-004 7 of the 19 tensors of the LoRA belong to no layer and are left out: {LEFT_OUT}. The other 12 are "
+        f"used. ({partial})\n"
+    )
+    out, both, into = tmp_path / "out.safetensors", tmp_path / "both.safetensors", tmp_path / "merged"
+    said, talk = run("convert", partial, "--to", "diffusers", "--allow-partial", "-o", out)
+    assert (said, talk) == (f"{out}: 4 layers in diffusers style, read back and compared\n", note)
+    for name, layer in adapters.read(out).layers.items():
+        assert torch.allclose(layer.change(), adapter(weights).layers[name].change())
+    assert run("merge", partial, out, "--allow-partial", "-o", both)[1] == note
+    assert len(adapters.read(both).layers) == 4
+    said, talk = run("merge", partial, "--into", base, "--allow-partial", "-o", into)
+    assert (said, talk) == (f"{into}: partial.safetensors: 4 of 4 layers\n", note)
+    assert run("inspect", partial)[1] == note
+
+
 INTO = "fusain models merge A=0.8 B=0.5 --into BASE -o FOLDER"
 TO_KOHYA = "Do: Write: fusain models convert {lora} --to kohya -o"
 NOT_FITTING = (

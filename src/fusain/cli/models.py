@@ -82,6 +82,7 @@ def inspect(source: str, revision: str | None) -> None:
 )
 @click.option("--tokenizer", help="Folder of tokenizer files for --to folder.")
 @click.option("--prediction", type=click.Choice(["epsilon", "v"]), help="What a single file of version 2 predicts.")
+@click.option("--allow-partial", is_flag=True, help="Leave out tensors of a LoRA that belong to no layer.")
 @output.format_option
 def convert(
     source: str,
@@ -91,6 +92,7 @@ def convert(
     form: Literal["folder", "single", "kohya", "diffusers"] | None,
     tokenizer: str | None,
     prediction: Literal["epsilon", "v"] | None,
+    allow_partial: bool,
 ) -> None:
     """Make a pickle (.ckpt, .pt, .bin) safe, a folder of a single file or back, or a LoRA readable elsewhere.
 
@@ -103,7 +105,7 @@ def convert(
     if out is None:
         raise click.MissingParameter(param_hint="'OUT'", param_type="argument")
     if form == "kohya" or form == "diffusers":
-        _convert_lora(source, out, form)
+        _convert_lora(source, out, form, allow_partial=allow_partial)
         return
     if inspection.is_lora(Path(source)):
         raise UsageError("E-LORA-020", where=source, source=source, out=out.with_suffix(".safetensors"))
@@ -122,7 +124,11 @@ def convert(
 @click.option("--into", "base", help="Put them into the weights of this model, and write it as a diffusers folder.")
 @out_option
 @style_option
-@click.option("--allow-partial", is_flag=True, help="Leave out layers that the model does not have.")
+@click.option(
+    "--allow-partial",
+    is_flag=True,
+    help="Leave out tensors that belong to no layer, and layers that the model does not have.",
+)
 @click.option("--tokenizer", help="Folder of tokenizer files, for a single file with --into.")
 @output.format_option
 def merge(
@@ -135,7 +141,7 @@ def merge(
     pairs = [commands.with_strength(text) for text in files]
     if base is None and len(pairs) < 2:
         raise UsageError("E-LORA-019")
-    read = [(adapters.read(path), strength) for path, strength in pairs]
+    read = [(adapters.read(path, allow_partial=allow_partial), strength) for path, strength in pairs]
     for adapter, _ in read:
         _talk(adapter.notes)
     if base is None:
@@ -189,12 +195,12 @@ def verify(file: Path, base: str) -> None:
     output.show({"path": str(file), **found.as_json()}, lines, quiet=["ok"])
 
 
-def _convert_lora(source: str, out: Path, style: Style) -> None:
+def _convert_lora(source: str, out: Path, style: Style, *, allow_partial: bool) -> None:
     from fusain.models import adapters
     from fusain.models.adapters import inspection
 
     path = Path(source)
-    adapter = adapters.read(path)
+    adapter = adapters.read(path, allow_partial=allow_partial)
     _talk(adapter.notes)
     _save_lora(adapter, out, style, dtype=inspection.dtype_of(path))
 

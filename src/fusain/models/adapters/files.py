@@ -6,10 +6,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import torch
 
+from fusain.data.lock import some
 from fusain.errors import SettingsError, StorageError
 from fusain.models.adapters import header, names, parsing
 from fusain.models.adapters.adapter import Adapter, Layer, LowRank
@@ -20,12 +21,16 @@ from fusain.settings.notice import Notice
 
 Style = Literal["diffusers", "kohya"]
 STYLES: Final[tuple[Style, ...]] = ("diffusers", "kohya")
+SHOWN: Final = 5
 OF_CHECKPOINTS: Final = ("MANIFEST.json", "state.json")
 """What lies beside the tensors of a run that is going on."""
 
 
-def read(path: Path) -> Adapter:
-    """The LoRA in `path`, of any style; what is no LoRA, is broken or is for another model is an error."""
+def read(path: Path, *, allow_partial: bool = False) -> Adapter:
+    """The LoRA in `path`, of any style; what is no LoRA, is broken or is for another model is an error.
+
+    `allow_partial` leaves out tensors that belong to no layer, as long as others do, and notes it.
+    """
     if not path.is_file():
         raise StorageError("E-LORA-001", where=str(path))
     _refuse_parts_of_checkpoints(path)
@@ -34,11 +39,10 @@ def read(path: Path) -> Adapter:
     tensors = read_tensors(found.tensors)
     _refuse_non_finite(tensors, where=str(path))
     groups, unknown = parsing.grouped(tensors)
-    if unknown:
-        raise _not_ours(found.shapes, unknown, where=str(path))
-    alphas = parsing.Alphas(parsing.style_of(list(tensors)), found.metadata)
-    layers = {name: parsing.layer_of(name, group, alphas, str(path)) for name, group in sorted(groups.items())}
-    notes = (*alphas.notes(str(path), len(layers)), *_zeros(tensors, where=str(path)))
+    left_out = _left_out(found.shapes, unknown, where=str(path), allow_partial=allow_partial)
+    alphas = parsing.Alphas(parsing.style_of(list(tensors)), found.metadata, str(path))
+    layers = {name: parsing.layer_of(name, group, alphas) for name, group in sorted(groups.items())}
+    notes = (*left_out, *alphas.notes(len(layers)), *_zeros(tensors, where=str(path)))
     known = header.for_model(names.XL) if names.are_of_xl(tensors) else {}
     return Adapter(layers, {**known, **found.metadata}, alphas.style, notes)
 
@@ -62,10 +66,9 @@ def write(
             else _diffusers(name, plain, dtype, adapter)
         )
         tensors |= {key: tensor.detach().to("cpu").contiguous() for key, tensor in made.items()}
+    own = {"modelspec.title": path.stem} | ({parsing.FACTOR_WITHIN: "in lora_B"} if style == "diffusers" else {})
     with beside(path) as waiting:
-        waiting.write_bytes(
-            header.whole(tensors, header.composed(adapter, {"modelspec.title": path.stem, **(metadata or {})}))
-        )
+        waiting.write_bytes(header.whole(tensors, header.composed(adapter, {**own, **(metadata or {})})))
         os.replace(waiting, path)
 
 
@@ -105,10 +108,18 @@ def made_for(shapes: Shapes) -> str:
     return layouts.in_words(found.architecture)
 
 
-def _not_ours(shapes: Shapes, unknown: list[str], *, where: str) -> SettingsError:
-    return SettingsError(
-        "E-LORA-006", where=where, model=made_for(shapes), count=len(unknown), total=len(shapes), first=unknown[0]
-    )
+def _left_out(shapes: Shapes, unknown: list[str], *, where: str, allow_partial: bool) -> tuple[Notice, ...]:
+    """What is said of tensors that belong to no layer; where none belongs, or no word was given, it is an error."""
+    if not unknown:
+        return ()
+    matched = len(shapes) - len(unknown)
+    facts: dict[str, Any] = {"count": len(unknown), "total": len(shapes), "matched": matched}
+    facts["first"] = some(unknown, SHOWN)
+    if not matched:
+        raise SettingsError("E-LORA-006", where=where, model=made_for(shapes), **facts)
+    if not allow_partial:
+        raise SettingsError("E-LORA-024", where=where, model=made_for(shapes), **facts)
+    return (Notice("W-LORA-004", where=where, **facts),)
 
 
 def _refuse_non_finite(tensors: Mapping[str, torch.Tensor], *, where: str) -> None:

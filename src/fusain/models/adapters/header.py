@@ -18,7 +18,7 @@ from fusain.models.bases import detection
 PATH: Final = re.compile(r"(?<![\w.~:/<\\])(?:/[\w.@+-]+/[\w.@+-]|~(?:[a-z][\w.-]*)?/|\\\\[\w.-]+\\|[A-Za-z]:[\\/])")
 """A path from the root or from a home folder, as any system writes them."""
 HASH: Final = "modelspec.hash_sha256"
-OURS: Final = (parsing.PEFT_METADATA, HASH, "format", "sshs_model_hash", "sshs_legacy_hash")
+OURS: Final = (parsing.PEFT_METADATA, parsing.FACTOR_WITHIN, HASH, "format", "sshs_model_hash", "sshs_legacy_hash")
 """Of a file that was read, what is no longer true of one that is written."""
 MODELS: Final = {
     "sd1": ("stable-diffusion-v1/lora", "sd_v1"),

@@ -73,7 +73,7 @@ def inspect(path: Path) -> Facts:
     found = detection.look(header.shapes)
     told = (found.architecture if found else "", len(header.tensors), _dtype(header), header.metadata)
     try:
-        adapter = read(path)
+        adapter = read(path, allow_partial=True)
     except SettingsError as fault:
         if fault.code != "E-LORA-006":
             raise

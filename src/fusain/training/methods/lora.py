@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 
 from fusain.data.batch import Batch
+from fusain.data.lock import some
 from fusain.errors import SettingsError
 from fusain.models import adapters
 from fusain.models.adapters import Adapter, LowRank
@@ -33,6 +34,7 @@ FILES: Final[dict[adapters.Style, str]] = {"diffusers": "lora.safetensors", "koh
 """The same LoRA for diffusers, and for A1111, Forge and ComfyUI."""
 TYPES: Final = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 USUAL_SCALES: Final = (0.1, 4.0)
+NAMES_SHOWN: Final = 5
 
 
 class LoraSettings(Section):
@@ -111,6 +113,8 @@ class Lora(Method):
         self._layers: dict[str, Any] = {}
         self._fresh: list[str] = []
         """Layers that the file to go on from says nothing of."""
+        self._assumed: tuple[Notice, ...] = ()
+        """What had to be assumed to read that file."""
 
     def prepare(self, family: Family) -> dict[str, torch.nn.Parameter]:
         self._put_in(family)
@@ -166,9 +170,8 @@ class Lora(Method):
             raise SettingsError("E-LORA-054", where=str(path), **_first_unlike(found, own, unlike))
         foreign = sorted(found.layers.keys() - fits.keys())
         if foreign:
-            raise SettingsError(
-                "E-LORA-055", where=str(path), count=len(foreign), total=len(found.layers), first=foreign[0]
-            )
+            facts: dict[str, Any] = {"count": len(foreign), "total": len(found.layers), "matched": len(fits)}
+            raise SettingsError("E-LORA-055", where=str(path), first=some(foreign, NAMES_SHOWN), **facts)
         for name, layer in fits.items():
             if not isinstance(layer, LowRank) or (layer.magnitude is not None) != self.settings.dora:
                 raise SettingsError("E-LORA-057", where=str(path), kind=_kind(layer), wanted=_kind(own[name]))
@@ -176,6 +179,7 @@ class Lora(Method):
                 raise SettingsError("E-LORA-056", where=str(path), rank=layer.rank, wanted=self.settings.rank)
             low_rank.begin_from(self._layers[name], layer.plain())
         self._fresh = [name for name in self._layers if name not in fits]
+        self._assumed = found.notes
 
     def rates(self, names: Iterable[str]) -> Mapping[str, float]:
         settings = self.settings
@@ -189,6 +193,7 @@ class Lora(Method):
         return frozenset({"text_encoder"}) if self.settings.text_encoder else frozenset()
 
     def foreseen(self, family: Family, epochs: float) -> Iterable[Notice]:
+        yield from self._assumed
         if self._fresh:
             facts = {"count": len(self._fresh), "total": len(self._layers), "first": self._fresh[0]}
             yield Notice("W-LORA-022", where="method.start", **facts)
