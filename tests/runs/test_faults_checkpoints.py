@@ -1,6 +1,7 @@
 """Checkpoints that cannot be read, moved, kept or deleted (F7-F12, F34, F35): none is lost, nothing is begun anew."""
 
 import errno
+import json
 import os
 import resource
 import shutil
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from fusain.errors import StorageError
+from fusain.runs.actions import generate
 from fusain.training import checkpoint
 from tests.runs.faults import EIGHT, SHORT, no_open, refused, replaced, steps_saved, warnings
 from tests.runs.training import assert_equal_runs, kinds, losses, start_training, train_here
@@ -189,3 +191,39 @@ def test_no_row_of_a_saved_step_is_lost(settings: Path, runs: Path, undisturbed:
     train_here(settings, "run", runs, SHORT)
     assert kinds(runs / "run", "resumed")[0]["step"] == 8
     assert_equal_runs(undisturbed, runs / "run")
+
+
+def test_b38_a_run_that_a_newer_fusain_went_on_with_is_refused(settings: Path, runs: Path, finished: Path) -> None:
+    """Before anything is asked of its settings, which may be new too; nothing of it is changed."""
+    newest = finished / "checkpoints" / "step-00000012"
+    manifest = json.loads((newest / checkpoint.MANIFEST).read_text())
+    (newest / checkpoint.MANIFEST).write_text(json.dumps(manifest | {"format": 2}))
+    stored = json.loads((finished / "settings.json").read_text())
+    stored["train"]["curvature"] = 3
+    (finished / "settings.json").write_text(json.dumps(stored))
+    wanted = (
+        "E-CKPT-004 Checkpoint step-00000012 has format 2; this Fusain reads up to format 1.\n"
+        f"Where: {newest}\n"
+        "Why: The run was trained by a newer Fusain.\n"
+        "Do: Update Fusain."
+    )
+    before = contents(finished / "checkpoints")
+    fault = refused(settings, runs, {"train.steps": 20})
+    assert (fault.exit_code, str(fault)) == (8, wanted)
+    assert contents(finished / "checkpoints") == before
+    with pytest.raises(StorageError) as caught:
+        generate(finished, checkpoint="latest", count=1)
+    assert str(caught.value) == (
+        "E-RUN-013 Run 'run' was trained by another Fusain: this one cannot read 'train.curvature' of its settings.\n"
+        f"Where: {finished / 'settings.json'}\n"
+        "Do: Update Fusain."
+    )
+    del stored["train"]["curvature"]
+    (finished / "settings.json").write_text(json.dumps(stored))
+    with pytest.raises(StorageError) as caught:
+        generate(finished, checkpoint="latest", count=1)
+    assert str(caught.value) == wanted
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}

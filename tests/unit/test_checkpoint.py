@@ -94,6 +94,29 @@ def test_damaged_ones_only_are_an_error_and_no_start_over(checkpoints: Checkpoin
     assert caught.value.exit_code == 8
 
 
+def test_one_of_a_newer_format_is_refused_and_none_before_it_is_used(checkpoints: Checkpoints) -> None:
+    path = checkpoints.folder / "step-00000030" / MANIFEST
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({"format": 2, "parts": manifest["files"]}))
+    for refused in (
+        lambda: newest_step(checkpoints, []),
+        lambda: read(path.parent),
+        checkpoints.refuse_newer,
+    ):
+        with pytest.raises(StorageError) as caught:
+            refused()
+        assert str(caught.value) == (
+            "E-CKPT-004 Checkpoint step-00000030 has format 2; this Fusain reads up to format 1.\n"
+            f"Where: {path.parent}\n"
+            "Why: The run was trained by a newer Fusain.\n"
+            "Do: Update Fusain."
+        )
+    for odd in ({}, {"format": None}, {"format": "new"}):
+        path.write_text(json.dumps({**odd, "files": manifest["files"]}))
+        assert newest_step(checkpoints, []) == 20, "it is damaged"
+        checkpoints.refuse_newer()
+
+
 def test_a_folder_without_a_manifest_is_no_checkpoint(checkpoints: Checkpoints) -> None:
     (checkpoints.folder / "step-00000040").mkdir()
     (checkpoints.folder / ".tmp-step-00000050-abc").mkdir()

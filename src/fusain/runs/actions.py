@@ -31,7 +31,7 @@ from fusain.runs.assembly import Learner
 from fusain.runs.crew import Crew
 from fusain.runs.folder import RunFolder, read_json, write_json
 from fusain.runs.outcome import Outcome
-from fusain.runs.settings import RunSettings
+from fusain.runs.settings import RunSettings, settings_of
 from fusain.settings.layers import Overrides
 from fusain.settings.notice import Notice
 from fusain.settings.read import resolve_source
@@ -185,6 +185,7 @@ def _start(
         log("note", text=text)
 
     if folder.exists():
+        checkpoints.refuse_newer()
         settings = resuming.keep_pinned(read_json(folder.settings), settings, note=note)
         if resume == "never":
             raise UsageError("E-RUN-006", where=str(folder.path), run=folder.name, step=_saved_step(checkpoints))
@@ -252,7 +253,7 @@ def open_run(
     `strength` says how much of a LoRA counts; 0 is the base.
     """
     folder = RunFolder.existing(run, runs_folder)
-    settings = RunSettings.model_validate_json(folder.settings.read_text(encoding="utf-8"))
+    settings = settings_of(folder)
     classes = tuple(read_json(folder.data_lock)["classes"])
     learner = assembly.build_learner(settings, classes)
     if strength is not None:

@@ -10,7 +10,7 @@ from fusain.models.bases.pickles import refuse_existing
 from fusain.runs import assembly
 from fusain.runs.actions import find_checkpoint, weights_of
 from fusain.runs.folder import RunFolder, read_json
-from fusain.runs.settings import RunSettings
+from fusain.runs.settings import settings_of
 from fusain.training.read_back import ReadBack
 
 
@@ -42,7 +42,7 @@ def export(
     saved = find_checkpoint(folder, checkpoint)
     target = Path(output) if output else folder.exported / saved.folder.name
     refuse_existing(target)
-    settings = RunSettings.model_validate_json(folder.settings.read_text(encoding="utf-8"))
+    settings = settings_of(folder)
     learner = assembly.build_learner(settings, tuple(read_json(folder.data_lock)["classes"]))
     learner.method.take_up(learner.family, weights_of(saved, weights))
     learner.method.restore(learner.family, saved.state["method"])

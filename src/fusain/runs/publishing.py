@@ -15,7 +15,7 @@ from fusain.models.bases import opening
 from fusain.runs import lock, model_card, origin, privacy, uploading
 from fusain.runs.folder import RunFolder, read_json
 from fusain.runs.origin import README, Licence
-from fusain.runs.settings import RunSettings
+from fusain.runs.settings import RunSettings, settings_of
 from fusain.settings.notice import Notice
 
 OF_WEIGHTS: Final = (".safetensors", ".json", ".txt")
@@ -114,7 +114,7 @@ def _check_repo(repo: str | None, *, is_needed: bool) -> None:
 def _prepared(folder: RunFolder, *, repo: str | None, private: bool, licence: str | None) -> Published:
     """Everything that can be done and checked without the hub."""
     facts = _facts(folder)
-    settings = RunSettings.model_validate_json(folder.settings.read_text(encoding="utf-8"))
+    settings = settings_of(folder)
     base = origin.origin_of(settings, facts)
     chosen = origin.licence_of(base, licence)
     picture = model_card.picture_of(folder, facts["step"])

@@ -7,16 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 import fusain.models.families
 import fusain.training.methods
+from fusain.data.lock import some
 from fusain.data.settings import DataSettings
-from fusain.errors import FusainError, SettingsError
+from fusain.errors import FusainError, SettingsError, StorageError
 from fusain.generation import prompt_weights
 from fusain.generation.samplers import SamplerSettings
 from fusain.models.family import Family
 from fusain.plugins import find
+from fusain.runs.folder import RunFolder, read_json
 from fusain.settings.notice import Notice
 from fusain.settings.section import Section, basic, one_of
 from fusain.training.checkpoint import CheckpointSettings
@@ -39,6 +41,7 @@ CHECKPOINTS, MEASUREMENTS, SAMPLINGS = 10, 20, 5
 """How often each happens in a run whose settings leave it open..."""
 FEWEST_STEPS_BETWEEN = 10
 """...but never more often than this, for a short run would drown in it."""
+KEYS_SHOWN = 5
 
 
 class SampleSettings(SamplerSettings):
@@ -168,6 +171,15 @@ class RunSettings(Section):
                 f"method '{self.method.kind}' works with {fits}, not with condition '{self.family.condition}'"
             )
         return self
+
+
+def settings_of(run: RunFolder) -> RunSettings:
+    """The settings that a run was trained by; what of them is not known here is an error, and never left out."""
+    try:
+        return RunSettings.model_validate(read_json(run.settings))
+    except ValidationError as error:
+        keys = [".".join(map(str, fault["loc"])) for fault in error.errors()]
+        raise StorageError("E-RUN-013", where=str(run.settings), run=run.name, keys=some(keys, KEYS_SHOWN)) from error
 
 
 def make_plan(settings: RunSettings, *, entries: int) -> Plan:

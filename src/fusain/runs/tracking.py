@@ -9,7 +9,7 @@ import fusain.training.trackers
 from fusain.plugins import find
 from fusain.runs import privacy, resuming
 from fusain.runs.folder import RunFolder
-from fusain.runs.settings import RunSettings
+from fusain.runs.settings import RunSettings, settings_of
 from fusain.settings import credentials
 from fusain.training.relay import Relay
 from fusain.training.tracker import Place, Tracker
@@ -29,8 +29,7 @@ def listeners(settings: RunSettings, folder: RunFolder) -> Iterator[Relay]:
 
 def told(folder: RunFolder) -> dict[str, Any]:
     """The settings of a run by dotted key, as they may be handed on."""
-    settings = RunSettings.model_validate_json(folder.settings.read_text(encoding="utf-8"))
-    return dict(_public(settings.model_dump()))
+    return dict(_public(settings_of(folder).model_dump()))
 
 
 def _public(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

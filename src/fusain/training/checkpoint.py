@@ -28,6 +28,7 @@ from fusain.errors import StorageError
 from fusain.settings.section import Section, basic
 
 FORMAT = 1
+NEWER = "E-CKPT-004"
 MANIFEST = "MANIFEST.json"
 STATE = "state.json"
 PREFIX, HIDDEN = "step-", ".tmp-"
@@ -107,6 +108,8 @@ class Checkpoints:
             try:
                 found = read(path)
             except StorageError as fault:
+                if fault.code == NEWER:
+                    raise
                 damaged.append(fault)
                 note(f"{fault.message.what} The checkpoint before it is used.")
                 continue
@@ -119,6 +122,15 @@ class Checkpoints:
                 "E-RESUME-001", where=str(self.folder), count=len(damaged), first=damaged[0].message.what
             )
         return None
+
+    def refuse_newer(self) -> None:
+        """A run that a newer Fusain went on with is not for this one; what is damaged is told when it is read."""
+        for path in self.listed():
+            try:
+                _files(path)
+            except StorageError as fault:
+                if fault.code == NEWER:
+                    raise
 
     def clean(self) -> None:
         """Remove what killed saves left behind."""
@@ -133,16 +145,7 @@ class Checkpoints:
 
 def read(folder: Path) -> Checkpoint:
     """A checkpoint, each of its files held against the manifest."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        files: dict[str, dict[str, Any]] = manifest["files"]
-    except FileNotFoundError as fault:
-        raise StorageError("E-CKPT-002", where=str(folder), file=MANIFEST, name=folder.name) from fault
-    except OSError as fault:
-        raise _unreadable(folder / MANIFEST, fault) from fault
-    except (ValueError, KeyError, TypeError) as fault:
-        raise StorageError("E-CKPT-001", where=str(folder), file=MANIFEST, name=folder.name) from fault
-    for name, expected in files.items():
+    for name, expected in _files(folder).items():
         path = folder / name
         try:
             is_same = path.stat().st_size == expected["bytes"] and _digest(path) == expected["sha256"]
@@ -154,6 +157,23 @@ def read(folder: Path) -> Checkpoint:
             raise StorageError("E-CKPT-001", where=str(path), file=name, name=folder.name)
     state = json.loads((folder / STATE).read_text(encoding="utf-8"))
     return Checkpoint(folder, state["step"], state)
+
+
+def _files(folder: Path) -> dict[str, dict[str, Any]]:
+    """What the manifest says of each file; one of a newer format may say it in another way, and is not read."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if int(manifest["format"]) > FORMAT:
+            found = manifest["format"]
+            raise StorageError(NEWER, where=str(folder), name=folder.name, found=found, known=FORMAT)
+        files: dict[str, dict[str, Any]] = manifest["files"]
+    except FileNotFoundError as fault:
+        raise StorageError("E-CKPT-002", where=str(folder), file=MANIFEST, name=folder.name) from fault
+    except OSError as fault:
+        raise _unreadable(folder / MANIFEST, fault) from fault
+    except (ValueError, KeyError, TypeError) as fault:
+        raise StorageError("E-CKPT-001", where=str(folder), file=MANIFEST, name=folder.name) from fault
+    return files
 
 
 def _unreadable(path: Path, fault: OSError) -> StorageError:
