@@ -124,6 +124,27 @@ def test_what_is_learnt_of_two_halves_is_what_is_learnt_of_the_whole(folder: Pat
     assert one + other == pytest.approx(whole, rel=1e-5)
 
 
+def test_b15_a_mask_that_two_images_would_share_is_refused(folder: Path) -> None:
+    for number in (1, 3):
+        Image.fromarray(noise(20 + number)).save(folder / f"{number:03d}.jpg")
+    with pytest.raises(DataError) as caught:
+        dataset(folder)
+    assert str(caught.value) == (
+        "E-MASK-004 Which image a mask belongs to cannot be told for 2 names:\n"
+        "    '001.jpg', '001.png', '001-masklabel.png'\n"
+        "    '003.jpg', '003.png', '003-masklabel.png'\n"
+        f"Where: {folder}\n"
+        "Why: Endings alone do not tell images apart, and none of them wins.\n"
+        "Do: Rename the images until each has a mask of its own name."
+    )
+    assert dataset(folder, "none").masks is None
+    for number in (1, 3):
+        (folder / f"{number:03d}.png").unlink()
+    found = dataset(folder).masks
+    assert found is not None
+    assert len(found.rows) == 4
+
+
 def test_transparency_is_a_mask_too(tmp_path: Path) -> None:
     for number in range(3):
         pixels = np.dstack([noise(number), left_half()])

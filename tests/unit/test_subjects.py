@@ -289,6 +289,37 @@ def test_kohyas_reg_folder_beside_img(tmp_path):
     assert Counter(turn) == {"reg/1_cat/000.png": 1, **{f"reg/2_dog/00{number}.png": 2 for number in range(3)}}
 
 
+@pytest.mark.parametrize("where", ["", "img/", "reg/"])
+def test_a_kohya_folder_that_shows_nothing_of_what_it_names_is_refused(tmp_path, dogs, where):
+    kohya(tmp_path / ("img" if where else ""))
+    if where:
+        fill(tmp_path / "reg" / "1_dog", 3, 40)
+    (tmp_path / where / "3_zwx bird" / "deeper").mkdir(parents=True)
+    (tmp_path / where / "3_zwx bird" / "deeper" / "notes.txt").write_text("to be painted")
+    (tmp_path / "log").mkdir()
+    assert refusal(tmp_path, dogs, class_images={"weight": 1}) == (4, (
+        f"E-DATA-069 Folders of a kohya data set hold no image: '{where}3_zwx bird'.\n"
+        f"Where: {tmp_path}\n"
+        "Why: Each names a subject or a class, of which nothing would be learnt.\n"
+        "Do: Put their images there, or remove them."
+    ))  # fmt: skip
+    fill(tmp_path / where / "3_zwx bird" / "deeper", 1, 70)
+    assert "sks dog" in made(tmp_path, dogs, class_images={"weight": 1}).captions
+
+
+def test_an_empty_reg_folder_is_said(tmp_path, dogs):
+    kohya(tmp_path / "img")
+    (tmp_path / "reg").mkdir()
+    dataset = made(tmp_path, dogs, class_images={"weight": 1})
+    assert [str(notice) for notice in dataset.notices] == [
+        f"W-DATA-048 There is no class image in '{tmp_path / 'reg'}': where data.class_images.weight asks for some, "
+        "they are drawn from the base. Put images in folders such as '1_dog' there, or remove it."
+    ]
+    assert dogs.asked == [["a photo of dog", "a photo of cat"]]
+    (tmp_path / "reg").rmdir()
+    assert said(made(tmp_path, dogs, class_images={"weight": 1})) == []
+
+
 def test_kohyas_reg_folder_is_passed_over_without_a_weight(tmp_path, dogs):
     kohya(tmp_path / "img")
     fill(tmp_path / "reg" / "1_dog", 3, 40)

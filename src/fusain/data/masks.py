@@ -84,7 +84,10 @@ def look_at(dataset: Dataset) -> Masks | None:
     """The masks that the settings ask for, each decoded once; what does not fit is told at once, by name."""
     if dataset.settings.masks.use == "none":
         return None
-    found = {row: _read_or_fault(dataset, row) for row in _with_masks(dataset)}
+    rows = _with_masks(dataset)
+    if dataset.settings.masks.use == "files":
+        _refuse_shared(dataset, rows)
+    found = {row: _read_or_fault(dataset, row) for row in rows}
     problems = [
         problem
         for row, mask in found.items()
@@ -111,6 +114,17 @@ def worth_a_word(dataset: Dataset) -> Iterator[Notice]:
             yield Notice("W-MASK-001", count=f"{len(alone):,}", names=names)
     if use == "files" and (orphans := sorted(files - {name_of(name) for name in dataset.names})):
         yield Notice("W-MASK-002", count=f"{len(orphans):,}", names=some(orphans, SHOWN))
+
+
+def _refuse_shared(dataset: Dataset, rows: list[int]) -> None:
+    """One mask that several images would be learnt by, as a.jpg and a.png beside a-masklabel.png."""
+    claimed: dict[str, list[str]] = {}
+    for name in dataset.names_of(np.asarray(rows, np.int64)):
+        claimed.setdefault(name_of(name), []).append(name)
+    shared = [[*images_, mask] for mask, images_ in claimed.items() if len(images_) > 1]
+    if shared:
+        shown = "\n".join("    " + ", ".join(f"'{name}'" for name in names) for names in shared[:SHOWN])
+        raise DataError("E-MASK-004", where=str(dataset.path), count=f"{len(shared):,}", shown=shown)
 
 
 def _with_masks(dataset: Dataset) -> list[int]:

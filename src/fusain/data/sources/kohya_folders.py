@@ -17,6 +17,7 @@ from fusain.data import caption_files, subjects
 from fusain.data.lock import some
 from fusain.data.scan import Scan, folders_in, holds_image, scan
 from fusain.data.source import Listing, Source
+from fusain.errors import DataError
 from fusain.settings.notice import Notice
 
 _REPEATED: Final = re.compile(r"([1-9]\d{0,3})_(.*)")
@@ -45,13 +46,14 @@ class KohyaFolders(Source):
         found, depth = scan(self.path), 0
         if has_both(self.path):
             found, depth = _of_both(found), 1
+        _refuse_empty(found, (IMAGES, CLASS_IMAGES) if depth else ("",))
         listing, beside = found.listing(), caption_files.beside(found)
         folders = [_folder_of(name, depth) for name in listing.names]
         told = {folder: _told(folder) for folder in sorted(set(folders))}
         texts = beside.texts or [""] * len(listing)
         listing.captions = [text or told[folder].caption for text, folder in zip(texts, folders, strict=True)]
         listing.repeats = np.asarray([told[folder].repeats for folder in folders], dtype=np.int64)
-        listing.notices = (*beside.notices, *_without_repeats(told))
+        listing.notices = (*beside.notices, *_without_repeats(told), *_without_class_images(found, depth))
         listing.class_prefix = CLASS_IMAGES if depth else ""
         found_ones = (subjects.told(f"{folder}/", one.caption) for folder, one in told.items() if folder)
         listing.subjects = tuple(
@@ -77,6 +79,26 @@ def _of_both(found: Scan) -> Scan:
         mask_files=frozenset(name for name in found.mask_files if name.startswith((IMAGES, CLASS_IMAGES))),
         faults=tuple(fault for fault in found.faults if fault.name.startswith((IMAGES, CLASS_IMAGES))),
     )
+
+
+def _refuse_empty(found: Scan, above: tuple[str, ...]) -> None:
+    """A folder that names a subject or a class and shows nothing of it would be missing without a word."""
+    holding = [*found.names, *(fault.name for fault in found.faults)]
+    named = [f"{start}{folder.name}" for start in above for folder in folders_in(found.root / start)]
+    empty = [
+        folder
+        for folder in sorted(named)
+        if _says_repeats(folder.rpartition("/")[2]) and not any(name.startswith(f"{folder}/") for name in holding)
+    ]
+    if empty:
+        raise DataError("E-DATA-069", where=str(found.root), names=some(empty, SHOWN))
+
+
+def _without_class_images(found: Scan, depth: int) -> Iterator[Notice]:
+    """A folder for class images in which there are none, so that others take their place, or nothing does."""
+    folder = found.root / CLASS_IMAGES
+    if depth and folder.is_dir() and not any(name.startswith(CLASS_IMAGES) for name in found.names):
+        yield Notice("W-DATA-048", folder=folder)
 
 
 def _folder_of(name: str, depth: int) -> str:
