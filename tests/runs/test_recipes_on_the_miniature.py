@@ -89,7 +89,10 @@ def test_new_asks_nothing_and_the_plan_tells_all(
     assert {"images", "length", "memory", "disk", "time"} <= told.keys()
     if not PERSONAL[recipe]:
         assert (told["subject sks person"], told["repeats"]) == ("4 images", "4 images 10 x")
-        assert told["length"] == "800 steps of 2 images = 20 epochs"
+        assert told["length"] == "800 steps of 2 images = 20 epochs of 80 draws"
         assert told["to draw"] == "200 class images before the first step"
     if recipe == "lora":
-        assert told["length"] == "1,500 steps of 4 images = 300 epochs"
+        assert told["length"] == "1,500 steps of 4 images = 300 epochs of 20 draws"
+    if recipe == "textual-inversion":
+        assert told["repeats"] == "20 images 100 x"
+        assert told["length"] == "3,000 steps of 4 images = 6 epochs of 2,000 draws"

@@ -210,6 +210,15 @@ def test_too_few_images_for_a_step(folder):
     )
 
 
+def test_repeats_of_all_images_are_shown(folder):
+    """Of those that are drawn, as in textual inversion: 5 images 100 times."""
+    fill(folder, 70)
+    assert made(folder).report().repeats == {}
+    report = made(folder, repeats=100, held_out=5).report()
+    assert (report.repeats, report.draws_an_epoch) == ({"100": 65}, 6500)
+    assert dict(report.lines())["repeats"] == "65 images 100 x"
+
+
 # --- the cache ---
 
 

@@ -41,7 +41,7 @@ class DataReport:
     classes_held_out: dict[str, int]
     expected_shares: dict[str, float]
     repeats: dict[str, int]
-    """How many images are drawn so often an epoch, where some are drawn more often than others."""
+    """How many images are drawn so often an epoch, where any is drawn more than once."""
     captions: int
     captions_missing: int
     caption_words_median: float
@@ -163,7 +163,7 @@ def make_report(dataset: Dataset) -> DataReport:
         classes=dataset.class_counts(),
         classes_held_out=dataset.class_counts(dataset.held_out),
         expected_shares=dataset.expected_shares(),
-        repeats=_repeats(dataset, of_subject, dataset.settings.repeats),
+        repeats=_repeats(dataset, dataset.subject_rows, dataset.settings.repeats),
         captions=len(words),
         captions_missing=len(of_subject) - len(words) if dataset.captions is not None else 0,
         caption_words_median=float(np.median(words)) if words else 0.0,
@@ -205,7 +205,7 @@ def _held_out_note(dataset: Dataset) -> str:
 
 def _repeats(dataset: Dataset, rows: npt.NDArray[np.int64], all_times: int) -> dict[str, int]:
     if dataset.repeats is None:
-        return {}
+        return {str(all_times): len(rows)} if all_times > 1 else {}
     times, counts = np.unique(dataset.repeats[rows] * all_times, return_counts=True)
     return dict(zip(map(str, times.tolist()), counts.tolist(), strict=True))
 

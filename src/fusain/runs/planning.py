@@ -68,7 +68,8 @@ class RunPlan:
     def lines(self) -> Iterator[tuple[str, str]]:
         """The plan for people, as titles and texts."""
         yield from self.data.lines()
-        yield "length", f"{self.steps:,} steps of {self.images_per_step} images = {self.epochs:.3g} epochs"
+        epochs = f"{self.epochs:.3g} epochs of {self.data.draws_an_epoch:,} draws"
+        yield "length", f"{self.steps:,} steps of {self.images_per_step} images = {epochs}"
         yield "network", f"{self.parameters / 1e6:.2f} million parameters learn"
         kept = ", ".join(f"{step:,}" for step in self.snapshots)
         yield "checkpoint", f"every {self.checkpoint_every:,} steps" + (f"; kept for good: {kept}" if kept else "")
