@@ -33,6 +33,7 @@ ELSEWHERE = {
     "on the right": ("position", "right"),
 }
 """Ends of prompts for what no image of the subject shows, and what must be seen then."""
+KINDS = {"background": "grounds", "hat": "hats", "position": "places"}
 DRAWING = SamplerSettings(steps=20, guidance=4.0)
 SUBJECT, CLASS = "a flat drawing of sks person", "a flat drawing of a person"
 SETTINGS = {
@@ -134,6 +135,12 @@ def obeyed(pictures: np.ndarray, judge: Reader) -> np.ndarray:
         found[attribute][row] == ATTRIBUTES[attribute].index(value)
         for row, (attribute, value) in enumerate(wanted * (len(pictures) // len(wanted)))
     ])  # fmt: skip
+
+
+def by_kind(found: np.ndarray) -> dict[str, Share]:
+    """What `obeyed` found, apart for grounds, hats and places, of which the mean may hide one."""
+    kinds = np.asarray([kind for kind, _ in ELSEWHERE.values()] * (len(found) // len(ELSEWHERE)))
+    return {KINDS[kind]: share(found[kinds == kind]) for kind in dict.fromkeys(kinds.tolist())}
 
 
 def spread(pictures: np.ndarray, judge: Reader) -> float:

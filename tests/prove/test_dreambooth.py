@@ -12,7 +12,7 @@ from fusain.runs import actions
 from fusain.worlds.reader import Reader
 from tests.prove import subjects
 from tests.prove.style import bare
-from tests.prove.subjects import CLASS, ELSEWHERE, NAMES, SUBJECT, Share, drawn, obeyed, share, spread, whole
+from tests.prove.subjects import CLASS, ELSEWHERE, NAMES, SUBJECT, Share, by_kind, drawn, obeyed, share, spread, whole
 
 pytestmark = pytest.mark.prove
 
@@ -36,9 +36,11 @@ def test_a_character_is_learnt_and_goes_where_it_never_was(
     family = actions.open_run(run).learner.family
     after = share(whole(drawn(family, [SUBJECT], OF_SUBJECT), name, judge))
     pictures = drawn(family, [f"{SUBJECT}, {ending}" for ending in ELSEWHERE], OF_EACH)
-    elsewhere, as_asked = share(whole(pictures, name, judge)), share(obeyed(pictures, judge))
+    seen = obeyed(pictures, judge)
+    elsewhere, as_asked = share(whole(pictures, name, judge)), share(seen)
+    apart = ", ".join(f"{kind} {part.value:.2f}" for kind, part in by_kind(seen).items())
     print(f"{name}, seed {seed}: {before.value:.2f} before, {after.value:.3f} after,", end=" ")
-    print(f"elsewhere {elsewhere.value:.2f}, as asked {as_asked.value:.2f}")
+    print(f"elsewhere {elsewhere.value:.2f}, as asked {as_asked.value:.2f} ({apart})")
     assert before.value <= 0.2
     assert after.value >= 0.85
     assert elsewhere.value >= 0.6
