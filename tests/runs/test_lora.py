@@ -243,6 +243,39 @@ def test_both_files_say_what_they_are_and_nothing_of_this_machine(place: Path, t
     assert trained.name != "plain" or len(one.layers) == 56
 
 
+def test_the_headers_tell_what_other_tools_show_of_a_training(place: Path, plain: Path, tmp_path: Path) -> None:
+    wanted = {"ss_num_train_images": "20", "ss_num_reg_images": "0", "ss_num_epochs": "2", "ss_learning_rate": "0.01"}
+    wanted["ss_resolution"] = "(32, 32)"
+    for name in FILES.values():
+        told = header(plain / "weights" / name)
+        assert {key: told.get(key) for key in wanted} == wanted
+        assert "modelspec.trigger_phrase" not in told
+    exporting.export(plain, checkpoint="3", output=tmp_path / "of 3")
+    assert header(tmp_path / "of 3" / "lora.safetensors")["ss_num_epochs"] == "1"
+    changes = {"data.captions.trigger_word": "zwx", "data.repeats": 2, "train.steps": 1, "samples.every_steps": 0}
+    train_here(place / "lora.toml", "repeated", tmp_path, changes)
+    told = header(tmp_path / "repeated" / "weights" / "lora_kohya.safetensors")
+    assert (told["modelspec.trigger_phrase"], told["ss_num_train_images"]) == ("zwx", "40")
+    train_here(place / "lora.toml", "repeated", tmp_path, {**changes, "train.steps": 11})
+    told = header(tmp_path / "repeated" / "weights" / "lora_kohya.safetensors")
+    assert (told["ss_steps"], told["ss_num_epochs"]) == ("11", "2"), "of the run as it went on"
+
+
+def header(path: Path) -> dict[str, str]:
+    with safe_open(path, "pt") as file:
+        return dict(file.metadata())
+
+
+@pytest.mark.parametrize("text_encoder", [False, True])
+def test_dropout_changes_what_is_learnt(place: Path, tmp_path: Path, text_encoder: bool) -> None:
+    """Not the first loss, for the second matrices are zero then, but those that come of what it hid."""
+    changes = {"train.steps": 4, "samples.every_steps": 0, "method.text_encoder": text_encoder}
+    for dropout in (0.0, 0.5):
+        train_here(place / "lora.toml", str(dropout), tmp_path, {**changes, "method.dropout": dropout})
+    without, with_it = losses(tmp_path / "0.0"), losses(tmp_path / "0.5")
+    assert [step for step in without if without[step] == with_it[step]] == [1]
+
+
 def test_the_run_reads_its_files_back_and_says_so(trained: Path) -> None:
     layers = len(adapters.read(trained / "weights" / "lora.safetensors").layers)
     told = outcome.of(RunFolder(trained))
@@ -267,8 +300,7 @@ def test_a_checkpoint_as_lora_files_is_drawn_by_diffusers_as_by_generate(
     assert done.files == ("fusain.json", "lora.safetensors", "lora_kohya.safetensors")
     assert done.read_back is not None
     assert done.read_back.layers == done.read_back.learnt > 0
-    with safe_open(done.folder / "lora_kohya.safetensors", "pt") as file:
-        assert file.metadata()["ss_steps"] == "3"
+    assert header(done.folder / "lora_kohya.safetensors")["ss_steps"] == "3"
     of_diffusers = by_diffusers(place / "base", done.folder)
     assert apart(drawn(trained, tmp_path / "drawn", checkpoint="3"), of_diffusers) <= 1
     assert apart(by_diffusers(place / "base", trained / "weights"), of_diffusers) > 1, "not those of the end"

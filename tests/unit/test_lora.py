@@ -182,6 +182,25 @@ def test_the_first_numbers_are_those_of_the_seed_and_the_layer(base: Path) -> No
     assert 0.8 * bound < one.abs().max() <= bound
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_dropout_hides_inputs_of_the_matrices_while_they_learn_and_never_else(base: Path, dropout: float) -> None:
+    family = StableDiffusion(StableDiffusionSettings(base=str(base), size=32), Facts(()))
+    method = lora(dropout=dropout, text_encoder=True)
+    for name, parameter in method.prepare(family).items():
+        if name.endswith("lora_B.weight"):
+            torch.nn.init.constant_(parameter, 0.1)
+
+    def loss(seed: int) -> float:
+        torch.manual_seed(seed)
+        return method.loss(family, batch(), seed=0).value.item()
+
+    family.network.train()
+    assert loss(1) == loss(1)
+    assert (loss(1) != loss(2)) == bool(dropout)
+    family.network.eval()
+    assert loss(1) == loss(2)
+
+
 def test_rates_of_the_parts(family: StableDiffusion) -> None:
     method = lora(text_encoder=True, text_encoder_rate=0.25, plus_ratio=8.0)
     parameters = method.prepare(family)

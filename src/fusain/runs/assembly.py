@@ -40,11 +40,11 @@ from fusain.training import engine as engines
 from fusain.training.checkpoint import STORAGE_FAULTS, Checkpoints, reason
 from fusain.training.engine import Engine, EngineSettings
 from fusain.training.events import EventLog
-from fusain.training.method import Method
+from fusain.training.method import Lesson, Method
 from fusain.training.optimizers import EXTRAS, kind_of
 from fusain.training.read_back import ReadBack
 from fusain.training.team import Team
-from fusain.training.trainer import Parts, Trainer, TrainSettings
+from fusain.training.trainer import Parts, Plan, Trainer, TrainSettings
 
 Overrides = Sequence[tuple[str, str]]
 
@@ -208,6 +208,7 @@ def build_trainer(
         folder=folder.path,
     )
     plan = make_plan(settings, entries=dataset.entries)
+    learner.method.lesson = lesson(settings, dataset, plan)
     identity = {
         "settings": digest(settings),
         "data": dataset.id,
@@ -215,6 +216,19 @@ def build_trainer(
         "versions": versions(train),
     }
     return Trainer(parts, train, plan, identity)
+
+
+def lesson(settings: RunSettings, dataset: Dataset, plan: Plan) -> Lesson:
+    """What the files of a run may tell of it."""
+    word = settings.data.captions.trigger_word
+    called = [*([word] if word else []), *(subject.title for subject in dataset.subjects)]
+    return Lesson(
+        images=len(dataset.train_entries) if dataset.stream is None else len(dataset.stream),
+        class_images=len(dataset.class_entries) if dataset.class_draws else 0,
+        steps_per_epoch=plan.steps_per_epoch,
+        learning_rate=settings.train.learning_rate,
+        trigger=", ".join(called),
+    )
 
 
 def show(target: Path, rows: Mapping[str, torch.Tensor], *, count: int) -> None:

@@ -35,6 +35,20 @@ class Progress:
     """The held-out losses measured so far, oldest first."""
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What a run learns from and how, as far as a saved file may tell it: counts, and no name of a file."""
+
+    images: int
+    """Draws of an epoch but for class images: images times repeats."""
+    class_images: int
+    """Class images times repeats."""
+    steps_per_epoch: float
+    learning_rate: float
+    trigger: str = ""
+    """The words that call for what is learnt."""
+
+
 class Method(ABC):
     kind: ClassVar[str]
     Settings: ClassVar[type[Section]]
@@ -56,6 +70,9 @@ class Method(ABC):
     """The same where a model has several text encoders and each is told by itself; without it they are told at once."""
     loaded_by_hand: ClassVar[str] = ""
     """The same where diffusers' pipeline of a family loads no learnt words."""
+
+    lesson: Lesson | None = None
+    """What it learns from, within a run."""
 
     @abstractmethod
     def __init__(self, settings: Any) -> None: ...

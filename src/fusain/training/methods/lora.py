@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal
@@ -25,7 +26,7 @@ from fusain.training import low_rank
 from fusain.training.encoder_stop import EncoderStop
 from fusain.training.losses import Loss, LossSettings, denoising_loss
 from fusain.training.low_rank import TEXT, Place
-from fusain.training.method import Method, Progress
+from fusain.training.method import Lesson, Method, Progress
 from fusain.training.read_back import ReadBack
 from fusain.training.usual import BySize, Usual
 
@@ -213,10 +214,13 @@ class Lora(Method):
         return self.encoder_stop.in_time(family, progress.step)
 
     def state(self) -> dict[str, Any]:
-        return {"step": self.step, "encoder_stopped_at": self.encoder_stop.stopped_at}
+        lesson = asdict(self.lesson) if self.lesson else None
+        return {"step": self.step, "encoder_stopped_at": self.encoder_stop.stopped_at, "lesson": lesson}
 
     def restore(self, family: Family, state: dict[str, Any]) -> None:
         self.step = state["step"]
+        if self.lesson is None and (lesson := state.get("lesson")) is not None:
+            self.lesson = Lesson(**lesson)
         if (stopped_at := state.get("encoder_stopped_at")) is not None:
             self.encoder_stop.stop(family, stopped_at)
 
@@ -242,9 +246,11 @@ class Lora(Method):
             "ss_steps": str(self.step),
             "ss_network_dropout": f"{settings.dropout:g}",
             "ss_network_args": json.dumps(form),
+            "ss_resolution": f"({family.settings.size}, {family.settings.size})",
             "modelspec.resolution": f"{family.settings.size}x{family.settings.size}",
             "modelspec.prediction_type": family.schedule.prediction,
             **adapters.for_model(family.architecture, family.schedule.prediction),
+            **(_of_lesson(self.lesson, self.step) if self.lesson else {}),
         }
         return told | ({"ss_sd_model_name": family.base_name} if family.base_name else {})
 
@@ -271,6 +277,17 @@ class Lora(Method):
         if self.strength:
             parts = {part: family.network.get_submodule(part) for part in family.lora_targets}
             adapters.apply(adapter, parts, strength=self.strength)
+
+
+def _of_lesson(lesson: Lesson, step: int) -> dict[str, str]:
+    """As kohya's trainer calls it, which counts each image as often as it is repeated."""
+    told = {
+        "ss_num_train_images": str(lesson.images),
+        "ss_num_reg_images": str(lesson.class_images),
+        "ss_num_epochs": str(math.ceil(step / lesson.steps_per_epoch)),
+        "ss_learning_rate": f"{lesson.learning_rate:g}",
+    }
+    return told | ({"modelspec.trigger_phrase": lesson.trigger} if lesson.trigger else {})
 
 
 def _kind(layer: adapters.Layer) -> str:
