@@ -1,5 +1,6 @@
 """Every recipe for Stable Diffusion trains the miniature of its family, and draws from what it became."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 
 from fusain.cli import main as command
+from fusain.messages.quantities import size
 from fusain.runs import actions, planning
 from fusain.settings import recipes
 from fusain.worlds.caricatures import portraits, write_folder
@@ -85,12 +87,22 @@ def test_new_asks_nothing_and_the_plan_tells_all(
         command.main(("new", recipe, "--data", str(images), "-o", str(settings)))
     assert (ended.value.code, capsys.readouterr().out) == (0, f"{settings}\n")
     own = {"family.base": "fusain:mini-sd", "family.size": "64", "data.buckets": "false", "engine.device": "cpu"}
-    told = dict(planning.plan(settings, overrides=list(own.items()), measure=False).lines())
-    assert {"images", "length", "memory", "disk", "time"} <= told.keys()
+    planned = planning.plan(settings, overrides=list(own.items()))
+    told, memory, stored = dict(planned.lines()), planned.memory_foreseen, 4 * planned.parameters
+    assert told["images"].startswith(f"{planned.images}: {planned.images} to learn from, ")
+    assert told["memory"].startswith(
+        f"{size(memory.peak)} foreseen at the peak of a step: {size(memory.weights)} weights"
+    )
+    assert memory.peak > memory.weights + memory.gradients >= 2 * stored > 0
+    assert told["disk"] == f"{size(planned.disk)} of {size(planned.disk_free)} free"
+    assert planned.disk >= 5 * stored, "two checkpoints with the memory of the optimizer, and the weights"
+    assert re.fullmatch(r"about .+ \(\d+ ms a step\), samples apart", told["time"])
+    assert planned.seconds_per_step is not None
+    assert planned.seconds == planned.seconds_per_step * planned.steps > 0
     if not PERSONAL[recipe]:
         assert (told["subject sks person"], told["repeats"]) == ("4 images", "4 images 10 x")
         assert told["length"] == "800 steps of 2 images = 20 epochs of 80 draws"
-        assert told["to draw"] == "200 class images before the first step"
+        assert told["to draw"].startswith("200 class images before the first step, about ")
     if recipe == "lora":
         assert told["length"] == "1,500 steps of 4 images = 300 epochs of 20 draws"
     if recipe == "textual-inversion":
