@@ -1,5 +1,6 @@
 """Benchmarks at their smallest size: they run and print their tables. What they measure is not judged here."""
 
+import importlib.util
 import re
 
 import pytest
@@ -40,12 +41,14 @@ def test_every_recipe_of_the_predictions_exists() -> None:
 def test_trackers(capsys: pytest.CaptureFixture[str]) -> None:
     """The one that never answers is asked once in six steps; a slow one holds up nobody."""
     trackers.main(["--small"])
-    never, slow, working = rows(capsys, trackers.HEAD)
-    times = r"[\d.]+ ms \| [\d.]+ ms \| [+-][\d.]+% \|"
+    never, slow, *working = rows(capsys, trackers.HEAD)
+    times = r"[\d.]+ ms \| [\d.]+ ms \| [+-][\d.]+% \| [\d.]+ s \|"
     network = r"\| small \(bare step below 20 ms\)"
     assert re.fullmatch(rf"{network} \| never answers \| 1 \| {times}", never), never
     assert re.fullmatch(rf"{network} \| 0\.2 s for a row \| [1-9] \| {times}", slow), slow
-    assert re.fullmatch(rf"{network} \| TensorBoard \|  \| {times}", working), working
+    names = ["TensorBoard", *(["W&B, offline"] if importlib.util.find_spec("wandb") else [])]
+    for name, row in zip(names, working, strict=True):
+        assert re.fullmatch(rf"{network} \| {name} \|  \| {times}", row), row
 
 
 def test_lora(capsys: pytest.CaptureFixture[str]) -> None:

@@ -225,7 +225,7 @@ def test_one_that_raises_on_every_call_is_dropped(
 def test_one_that_blocks_is_dropped_and_training_goes_on(
     settings: Path, runs: Path, undisturbed: Path, monkeypatch: Any
 ) -> None:
-    """F29: it never comes back, and all twelve steps are done while it holds its first call."""
+    """F29: it never comes back, and all twelve steps are done while it holds its first call; 0.1 s are the end's."""
     import threading
 
     from accelerate.tracking import TensorBoardTracker
@@ -237,7 +237,7 @@ def test_one_that_blocks_is_dropped_and_training_goes_on(
         never.wait()
 
     monkeypatch.setattr(TensorBoardTracker, "log", blocks)
-    monkeypatch.setattr("fusain.training.relay.PATIENCE", 0.2)
+    monkeypatch.setattr("fusain.training.relay.PATIENCE", 0.6)
     try:
         train_here(settings, "run", runs, SHORT | {"track.tensorboard": True})
     finally:
@@ -247,7 +247,7 @@ def test_one_that_blocks_is_dropped_and_training_goes_on(
     (warning,) = warnings(runs / "run")
     assert warning in [
         ("W-TRACK-001", f"TensorBoard failed ({why}) and is left out from here on.")
-        for why in ("no answer for 0.2 s", "not done 0.2 s after the end")
+        for why in ("no answer for 0.6 s", "no answer for 0.1 s")
     ]
     assert_equal_runs(undisturbed, runs / "run")
 

@@ -9,6 +9,7 @@ import pytest
 
 from fusain.runs import tracking
 from fusain.training import relay
+from fusain.training.events import EventLog
 from fusain.training.relay import Relay, Unresponsive
 from fusain.training.tracker import Place, Tracker
 
@@ -116,13 +117,87 @@ def test_a_call_that_does_not_come_back_is_raised_at_a_later_event(tmp_path: Pat
     gate.is_open.set()
 
 
+class Stuck(Gate):
+    """A place that opens, and then does not come back from the first row."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self.is_asked = threading.Event()
+
+    def start(self) -> None: ...
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self.is_asked.set()
+        self.is_open.wait()
+
+
+class Clock:
+    """A clock that is set by hand, so that a wait which should not be would never end."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
 def test_the_end_waits_for_a_while_only(tmp_path: Path) -> None:
     gate = Gate(Place(tmp_path, "run"))
     listener = Relay(gate, dict, patience=0.05)
     listener(START)
-    with pytest.raises(Unresponsive, match=r"^not done 0\.05 s after the end$"):
+    with pytest.raises(Unresponsive, match=r"^(no answer for 0\.05 s|not done 0\.05 s after the end)$"):
         list(listener.finish())
     gate.is_open.set()
+
+
+def test_a_row_that_is_stuck_gets_little_time_at_the_end(tmp_path: Path) -> None:
+    """F29, by the real clock: a short run does not end a whole patience late."""
+    stuck = Stuck(Place(tmp_path, "run"))
+    listener = Relay(stuck, dict, patience=0.6)
+    listener(START)
+    listener(step(1))
+    stuck.is_asked.wait()
+    with pytest.raises(Unresponsive, match=r"^no answer for 0\.1 s$"):
+        list(listener.finish())
+    stuck.is_open.set()
+
+
+def test_a_row_that_was_stuck_before_the_end_is_not_waited_for_again(tmp_path: Path, monkeypatch: Any) -> None:
+    clock = Clock()
+    monkeypatch.setattr(relay, "time", clock)
+    stuck = Stuck(Place(tmp_path, "run"))
+    listener = Relay(stuck, dict, patience=60)
+    listener(START)
+    listener(step(1))
+    stuck.is_asked.wait()
+    clock.now = 10.5
+    with pytest.raises(Unresponsive, match=r"^no answer for 10 s$"):
+        list(listener.finish())
+    stuck.is_open.set()
+
+
+def test_what_opens_slowly_keeps_its_time_at_the_end(tmp_path: Path, monkeypatch: Any) -> None:
+    """Some start a server or make a data base; a short run waits for that, and no longer than a long one."""
+    clock = Clock()
+    monkeypatch.setattr(relay, "time", clock)
+    gate = Gate(Place(tmp_path, "run"))
+    listener = Relay(gate, dict, patience=60)
+    listener(START)
+    clock.now = 59.0
+    gate.is_open.set()
+    assert list(listener.finish()) == []
+    assert gate.is_closed.is_set()
+
+
+def test_trackers_end_beside_each_other(tmp_path: Path) -> None:
+    """One that waits for the other would find it closing already: all are told before one is waited for."""
+    first, second = Gate(Place(tmp_path, "run")), Gate(Place(tmp_path, "run"))
+    first.close = second.is_closed.wait  # type: ignore[method-assign,assignment]
+    log = EventLog(tmp_path / "events.jsonl", (Relay(first, dict, patience=60), Relay(second, dict, patience=60)))
+    log("start", step=0)
+    first.is_open.set()
+    second.is_open.set()
+    log.close()
+    assert "warning" not in (tmp_path / "events.jsonl").read_text()
 
 
 def test_a_run_that_never_starts_opens_nothing(tmp_path: Path) -> None:

@@ -58,7 +58,11 @@ class EventLog:
                 self.warn("W-STORE-002", fault=fault.strerror)
 
     def close(self) -> None:
-        """The end: a listener that has something open is asked to finish, and says what did not arrive."""
+        """The end: all listeners that have something open are told, then each is asked what did not arrive."""
+        for listener in list(self._listeners):
+            end = getattr(listener, "end", None)
+            if end is not None:
+                self._guarded(listener, end)
         for listener in list(self._listeners):
             finish = getattr(listener, "finish", None)
             if finish is not None:

@@ -10,12 +10,15 @@ from typing import Any
 
 from fusain.settings.notice import Notice
 from fusain.training.events import Event
-from fusain.training.tracker import Tracker
+from fusain.training.tracker import CURVES, Tracker
 
 ROOM = 10_000
 """Events that may wait; what comes when there is no room is left out, so that memory never grows."""
 PATIENCE = 60.0
-"""Seconds that one call of a tracker may take, and then again those that the end may take."""
+"""Seconds that one call of a tracker may take, and those that all trackers together may take after the end."""
+HURRIED = 1 / 6
+"""The part of those seconds that a row may take after the end, counted from when its call began. To open and to close a
+place, and to hand on a file, may take long even where all is well."""
 HEARD = ("start", "step", "held_out", "samples", "checkpoint")
 
 
@@ -35,8 +38,11 @@ class Relay:
         self._patience = PATIENCE if patience is None else patience
         self._waiting: queue.Queue[Event | None] = queue.Queue(ROOM)
         self._busy_since: float | None = None
+        self._ended: float | None = None
         self._fault: Exception | None = None
+        self._is_row = False
         self._is_over = False
+        self._knows_the_end = False
         self._left_out = 0
         self._thread: threading.Thread | None = None
 
@@ -51,18 +57,25 @@ class Relay:
         if event["kind"] in HEARD:
             self._put(event)
 
+    def end(self) -> None:
+        """Nothing more comes. All trackers are told before one is waited for, so that none waits for another."""
+        if self._thread is None:
+            return
+        if self._ended is None:
+            self._ended = time.monotonic()
+        self._knows_the_end = self._knows_the_end or self._put(None)
+
     def finish(self) -> Iterator[Notice]:
         """Wait for what is on its way, for a while; then say what did not arrive."""
         if self._thread is None:
             return
-        until = time.monotonic() + self._patience
-        while not self._put(None) and time.monotonic() < until:
-            time.sleep(0.05)
-        self._thread.join(max(0.0, until - time.monotonic()))
-        if self._fault is None and self._thread.is_alive():
-            self._is_over = True
-            raise Unresponsive(f"not done {self._patience:g} s after the end")
-        self._check()
+        self.end()
+        while self._thread.is_alive():
+            self._check()
+            self._thread.join(0.05)
+            self.end()  # the queue may have been full
+        if self._fault is not None:
+            raise self._fault
         missing = self._left_out + self._tracker.left_out
         if missing:
             yield Notice("W-TRACK-002", name=self.name, count=f"{missing:,}")
@@ -78,17 +91,23 @@ class Relay:
     def _check(self) -> None:
         if self._fault is not None:
             raise self._fault
-        since = self._busy_since
-        if since is not None and time.monotonic() - since > self._patience:
+        now, since = time.monotonic(), self._busy_since
+        patience = self._patience * (HURRIED if self._ended is not None and self._is_row else 1)
+        if since is not None and now - since > patience:
             self._is_over = True
-            raise Unresponsive(f"no answer for {self._patience:g} s")
+            raise Unresponsive(f"no answer for {patience:g} s")
+        if self._ended is not None and now - self._ended > self._patience:
+            self._is_over = True
+            raise Unresponsive(f"not done {self._patience:g} s after the end")
 
     def _run(self) -> None:
         try:
             while (event := self._waiting.get()) is not None and not self._is_over:
-                self._busy_since = time.monotonic()
+                self._is_row, self._busy_since = event["kind"] in CURVES, time.monotonic()
                 self._tracker.hear(event, self._settings)
                 self._busy_since = None
+            self._is_row, self._busy_since = False, time.monotonic()
             self._tracker.finish()
+            self._busy_since = None
         except Exception as fault:  # an edge: trackers raise what they like
             self._fault = fault
