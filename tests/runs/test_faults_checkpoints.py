@@ -161,7 +161,7 @@ def test_a_checkpoint_every_step_needs_no_more_memory(settings: Path, runs: Path
     measured = runs / "memory"
     changes = SHORT | {"checkpoint.every_steps": 1, "train.steps": 40}
     process = start_training(settings, "often", runs, changes, prepare=memory_to_a_file, arguments=(measured,))
-    process.join(120)
+    process.join(300)
     assert process.exitcode == 0, (runs / "often.stderr").read_text()
     memory = [int(line) for line in measured.read_text().splitlines()]
     assert len(memory) == 40
@@ -185,7 +185,7 @@ def die_once_published() -> None:
 
 def test_no_row_of_a_saved_step_is_lost(settings: Path, runs: Path, undisturbed: Path) -> None:
     process = start_training(settings, "run", runs, SHORT, prepare=die_once_published)
-    process.join(60)
+    process.join(300)
     assert process.exitcode == -signal.SIGKILL
     assert sorted(losses(runs / "run")) == list(range(1, 9))
     train_here(settings, "run", runs, SHORT)

@@ -33,7 +33,7 @@ def test_a_sigterm_anywhere_ends_with_a_checkpoint_and_no_bit_lost(
 ) -> None:
     arguments, changes = PLACES[place]
     process = start_training(settings, "stopped", runs, SHORT | changes, prepare=signal_at, arguments=arguments)
-    process.join(60)
+    process.join(300)
     assert process.exitcode == 143, (runs / "stopped.stderr").read_text()
     (stopped,) = kinds(runs / "stopped", "stopped")
     assert (stopped["reason"], stopped["step"]) == ("terminated", kinds(runs / "stopped", "checkpoint")[-1]["step"])
@@ -44,7 +44,7 @@ def test_a_sigterm_anywhere_ends_with_a_checkpoint_and_no_bit_lost(
 
 def test_a_sigterm_after_the_last_batch_finds_a_finished_run(settings: Path, runs: Path, undisturbed: Path) -> None:
     process = start_training(settings, "late", runs, SHORT, prepare=signal_at, arguments=("step", 12))
-    process.join(60)
+    process.join(300)
     assert process.exitcode == 0, (runs / "late.stderr").read_text()
     assert (runs / "late" / "weights" / "fusain.json").exists()
     assert_equal_runs(undisturbed, runs / "late")
@@ -56,7 +56,7 @@ def test_a_sigterm_while_the_images_are_looked_at_leaves_nothing_half_made(
     """There is nothing to save yet: the process ends as any other does, which a shell shows as 143 too."""
     changes = SHORT | {"data.max_pixels": 1_234_567}  # not in the cache
     process = start_training(settings, "early", runs, changes, prepare=signal_at, arguments=("looking", 1))
-    process.join(60)
+    process.join(300)
     assert process.exitcode == -signal.SIGTERM
     train_here(settings, "early", runs, changes)
     assert_equal_runs(undisturbed, runs / "early")
@@ -68,7 +68,7 @@ def test_a_second_ctrl_c_ends_at_once_and_harms_no_checkpoint(
 ) -> None:
     arguments = (place, number, 2, signal.SIGINT)
     process = start_training(settings, "stopped", runs, SHORT, prepare=signal_at, arguments=arguments)
-    process.join(60)
+    process.join(300)
     assert process.exitcode == 130, (runs / "stopped.stderr").read_text()
     assert kinds(runs / "stopped", "stopped") == []
     folder = Checkpoints(runs / "stopped" / "checkpoints", keep=3)
@@ -90,7 +90,7 @@ def test_a_killed_worker_is_replaced_and_no_bit_changes(settings: Path, runs: Pa
     while not workers:
         workers = children(process.pid)
     os.kill(workers[0], signal.SIGKILL)
-    process.join(60)
+    process.join(300)
     assert process.exitcode == 0, (runs / "run.stderr").read_text()
     (warning,) = [row for row in kinds(runs / "run", "warning") if row["code"] == "W-DATA-009"]
     torchs = f"DataLoader worker (pid(s) {workers[0]}) exited unexpectedly"
@@ -124,14 +124,14 @@ def test_a_second_process_on_a_run_is_refused(settings: Path, runs: Path, undist
     first = start_training(settings, "run", runs, SHORT | {"data.memory_gb": 0}, prepare=slow_reading)
     wait_for(runs / "run", lambda rows: any(row["kind"] == "start" for row in rows), first)
     second = start_training(settings, "run", runs, SHORT)
-    second.join(60)
+    second.join(300)
     assert second.exitcode == 8
     assert (runs / "run.stderr").read_text() == (
         f"E-RUN-004 Run 'run' is being trained by process {first.pid} on this machine.\n"
         f"Where: {runs / 'run' / 'lock.json'}\n"
         "Do: Wait for it, stop it, or use another --name.\n"
     )
-    first.join(60)
+    first.join(300)
     assert first.exitcode == 0
     assert_equal_runs(undisturbed, runs / "run")
 
@@ -149,6 +149,6 @@ def test_the_lock_of_a_killed_process_is_taken_over(settings: Path, runs: Path, 
 def test_a_signal_that_is_ignored_stays_so(settings: Path, runs: Path, undisturbed: Path) -> None:
     """Shells have jobs in the background ignore Ctrl-C, so that it reaches only what runs in front."""
     process = start_training(settings, "behind", runs, SHORT, prepare=ignore_and_interrupt, arguments=("step", 6))
-    process.join(60)
+    process.join(300)
     assert process.exitcode == 0
     assert_equal_runs(undisturbed, runs / "behind")

@@ -90,7 +90,7 @@ def train_on_a_small_disk(settings: Path, runs: Path) -> None:
 def test_a_real_full_disk(settings: Path, runs: Path, undisturbed: Path) -> None:
     process = PROCESSES.Process(target=train_on_a_small_disk, args=(settings, runs))
     process.start()
-    process.join(60)
+    process.join(300)
     assert process.exitcode == 0
     ((code, text),) = warnings(runs / "run")
     assert (code, FULL in text) == ("W-STORE-001", True)
@@ -119,7 +119,7 @@ def test_half_a_row_is_taken_back(tmp_path: Path) -> None:
     """A real limit on the size of files, in a process of its own: the write stops in the middle of a row."""
     process = PROCESSES.Process(target=write_events_to_a_limit, args=(tmp_path,))
     process.start()
-    process.join(60)
+    process.join(300)
     assert process.exitcode == 0
 
 

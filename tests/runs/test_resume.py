@@ -88,7 +88,7 @@ def test_a_stop_file_stops_as_the_page_does(settings: Path, runs: Path) -> None:
     process = start_training(settings, "asked", runs)
     wait_for(runs / "asked", lambda rows: any(row["kind"] == "step" for row in rows), process)
     (runs / "asked" / "stop").touch()
-    process.join(60)
+    process.join(300)
     assert process.exitcode == 75
     assert kinds(runs / "asked", "stopped")[0]["reason"] == "asked"
 

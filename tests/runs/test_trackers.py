@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,13 @@ from tests.runs.training import assert_equal_runs, kinds, losses, start_training
 CURVES = ("loss", "norm", "rate")
 PREFIXES = ("train/", "held_out/")
 SAMPLED = SHORT | {"samples.every_steps": 6}
+PATIENCE = 600
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may take minutes to start what a tracker starts; here the end waits until it has arrived."""
+    monkeypatch.setattr("fusain.training.relay.PATIENCE", PATIENCE)
 
 
 def told(run: Path) -> dict[tuple[str, int], float]:
@@ -67,10 +75,11 @@ def test_wandb_without_an_account(settings: Path, runs: Path, undisturbed: Path,
     folders = sorted((runs / "run" / "wandb").glob("offline-run-*"))
     read: dict[tuple[str, int], float] = {}
     ids, images = set(), []
+    records = []
     for folder in folders:
         ids.add(folder.name.rsplit("-", 1)[1])
-        (file,) = folder.glob("*.wandb")
-        for record in wandb_records(file):
+        records += whole_records(folder)
+        for record in whole_records(folder):
             row = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
             step = row.pop("_step", -1)
             read |= {(key, step): value for key, value in row.items() if key.startswith(PREFIXES)}
@@ -79,7 +88,6 @@ def test_wandb_without_an_account(settings: Path, runs: Path, undisturbed: Path,
     assert images == [6, 8, 12]
     assert len(folders) == 2
     assert len(ids) == 1, "a run that is gone on with is one run there too"
-    records = [record for folder in folders for file in folder.glob("*.wandb") for record in wandb_records(file)]
     settings_told = {item.key: item.value_json for record in records for item in record.config.update}
     assert settings_told["train.learning_rate"] == "0.001"
     assert "data.path" not in settings_told
@@ -99,9 +107,22 @@ def test_wandb_is_told_nothing_of_this_machine(settings: Path, runs: Path, monke
         train_here(settings, "run", runs, EIGHT | {"track.wandb": "offline"} | prompt)
     train_here(settings, "run", runs, EIGHT | {"track.wandb": "offline"})
     (folder,) = (runs / "run" / "wandb").glob("offline-run-*")
+    assert whole_records(folder)
     shutil.rmtree(folder / "logs")
     assert opentelemetry_proxy.get_open_telemetry_proxy() is None
     assert leaks(folder, str(runs), "0" * 40, "hf_canary") == []
+
+
+def whole_records(folder: Path) -> list[Any]:
+    """W&B's own process writes the end of the file a little after it has said that all is done."""
+    (file,) = folder.glob("*.wandb")
+    until = time.monotonic() + PATIENCE
+    while True:
+        records = list(wandb_records(file))
+        if any(record.HasField("exit") for record in records):
+            return records
+        assert time.monotonic() < until, "it never came to its end"
+        time.sleep(0.05)
 
 
 def wandb_records(file: Path) -> Iterator[Any]:
@@ -109,13 +130,15 @@ def wandb_records(file: Path) -> Iterator[Any]:
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, position, part = file.read_bytes(), 7, b""
-    assert data[:4] == b":W&B"
+    assert data[:4] in (b":W&B", b"")
     while position + 7 <= len(data):
         left = 32768 - position % 32768
         if left < 7:
             position += left
             continue
         _, length, kind = struct.unpack_from("<IHB", data, position)
+        if position + 7 + length > len(data):
+            return
         part += data[position + 7 : position + 7 + length]
         position += 7 + length
         if kind in (1, 4):  # whole, or the last of several
@@ -161,7 +184,7 @@ def test_trackio_in_its_own_folder(settings: Path, runs: Path, undisturbed: Path
             settings, "run", runs, SAMPLED | {"train.steps": steps} | track,
             prepare=its_folder_is, arguments=(tmp_path / "trackio",),
         )  # fmt: skip
-        child.join(300)
+        child.join(PATIENCE)
         assert child.exitcode == 0
     assert warnings(runs / "run") == []
     rows = read_trackio(tmp_path / "trackio")
@@ -172,6 +195,9 @@ def test_trackio_in_its_own_folder(settings: Path, runs: Path, undisturbed: Path
 
 
 def its_folder_is(folder: Path) -> None:
+    from fusain.training import relay
+
+    relay.PATIENCE = PATIENCE  # another process than that of the fixture
     os.environ["TRACKIO_DIR"] = str(folder)
 
 

@@ -115,7 +115,7 @@ def _child(
 
 
 def wait_for(
-    folder: Path, is_reached: Callable[[list[dict[str, Any]]], bool], process: Any, *, seconds: float = 120
+    folder: Path, is_reached: Callable[[list[dict[str, Any]]], bool], process: Any, *, seconds: float = 300
 ) -> None:
     """Until the events of a run say so; a process that ended before is the test's failure."""
     until = time.monotonic() + seconds
@@ -129,7 +129,7 @@ def wait_for(
 
 def kill(process: Any, number: int = signal.SIGKILL) -> int:
     os.kill(process.pid, number)
-    process.join(60)
+    process.join(300)
     assert process.exitcode is not None
     return int(process.exitcode)
 

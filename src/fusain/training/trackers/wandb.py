@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
+from fusain.training import relay
 from fusain.training.tracker import Tracker
 
 
@@ -19,6 +20,7 @@ class WeightsAndBiases(Tracker):
     def open(self) -> Any:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         os.environ.setdefault("WANDB_SILENT", "true")
+        os.environ.setdefault("WANDB__SERVICE_WAIT", f"{relay.PATIENCE:g}")  # beside a training it begins slowly
         os.environ.setdefault("WANDB_DATA_DIR", str(self.place.folder.absolute() / "wandb" / "data"))
         import wandb
         from accelerate.tracking import WandBTracker
