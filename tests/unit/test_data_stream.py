@@ -261,10 +261,12 @@ def test_what_is_said_of_a_stream(folder: Path, monkeypatch: Any) -> None:
 
 def test_a_run_goes_on_with_the_same_files_only(folder: Path) -> None:
     lock = prepared(folder).lock()
-    assert lock["stream"] == {
-        "files": {f"data/train-{place:05d}-of-00003.parquet": LENGTHS[place] for place in range(3)},
-        "learnt": 24,
-    }
+    names = [f"data/train-{place:05d}-of-00003.parquet" for place in range(3)]
+    footers = lock["stream"].pop("footers")
+    assert lock["stream"] == {"files": dict(zip(names, LENGTHS, strict=True)), "learnt": 24}
+    assert list(footers) == names
+    assert prepared(folder, lock=lock).held_out.tolist() == prepared(folder).held_out.tolist(), "of an older Fusain"
+    lock["stream"]["footers"] = footers
     assert prepared(folder, lock=lock).held_out.tolist() == prepared(folder).held_out.tolist()
     write(folder / "data" / "train-00003-of-00003.parquet", 4, start=50)
     write(folder / "data" / "train-00002-of-00003.parquet", 12, start=17)
@@ -273,6 +275,26 @@ def test_a_run_goes_on_with_the_same_files_only(folder: Path) -> None:
     assert str(caught.value) == (
         "E-DATA-021 The images are not those that the run was started with: files added: "
         "'data/train-00003-of-00003.parquet'; files of other lengths: 'data/train-00002-of-00003.parquet'.\n"
+        f"Where: {folder}\n"
+        "Why: A run that goes on with other images is neither the old one nor a new one.\n"
+        "Do: Put the files back as they were, or start a new run."
+    )
+
+
+def test_files_written_anew_with_as_many_rows_are_noticed(folder: Path, monkeypatch: Any) -> None:
+    """What was looked at is the same, and the rest was not: the ends of the files tell."""
+    monkeypatch.setattr(stream, "LOOKED_AT", 1)
+    lock = prepared(folder).lock()
+    last = folder / "data" / "train-00002-of-00003.parquet"
+    write(last, LENGTHS[2], start=17)
+    assert prepared(folder, lock=lock).id == lock["id"], "the same rows, written anew in the same way"
+    write(last, LENGTHS[2], start=400)
+    assert prepared(folder).id == lock["id"]
+    with pytest.raises(FusainError) as caught:
+        prepared(folder, lock=lock)
+    assert str(caught.value) == (
+        "E-DATA-021 The images are not those that the run was started with: files written anew: "
+        "'data/train-00002-of-00003.parquet'.\n"
         f"Where: {folder}\n"
         "Why: A run that goes on with other images is neither the old one nor a new one.\n"
         "Do: Put the files back as they were, or start a new run."

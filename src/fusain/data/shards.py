@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import bisect
+import hashlib
 import importlib.util
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -23,6 +25,8 @@ from fusain.errors import DataError, EnvironmentFault
 
 ENDS_AT_ONCE: Final = 16
 """Files whose last bytes, which say what is in them, are read at once: of the hub each is a request."""
+AFTER_FOOTER: Final = 8
+"""Bytes of a Parquet file after the part that describes it: how long that is, and four letters."""
 SUFFIX: Final = ".parquet"
 
 
@@ -115,7 +119,11 @@ class Shards:
             raise EnvironmentFault("E-ENV-006", where="data.path", name="datasets", extra="data", otherwise=otherwise)
         self.files, self.names = files, tuple(files.names)
         with ThreadPoolExecutor(ENDS_AT_ONCE) as pool:
-            self._ends = list(pool.map(self._end, self.names))
+            found = list(pool.map(self._end, self.names))
+        self._ends, footers = [end for end, _ in found], [footer for _, footer in found]
+        self.footers = dict(zip(self.names, footers, strict=True))
+        """A short digest of each file's end, which says where its parts lie and how long they are: of files that were
+        written anew with other content it is another."""
         counts = [end.num_rows for end in self._ends]
         if not sum(counts):
             raise DataError("E-DATA-091", where="data.path", path=files.path)
@@ -199,11 +207,13 @@ class Shards:
             columns=self.columns,
         )
 
-    def _end(self, name: str) -> Any:
+    def _end(self, name: str) -> tuple[Any, str]:
         import pyarrow.parquet as parquet
 
         with self._opened(name) as file:
-            return parquet.read_metadata(file)
+            end = parquet.read_metadata(file)
+            file.seek(-(end.serialized_size + AFTER_FOOTER), os.SEEK_END)
+            return end, hashlib.sha256(file.read(end.serialized_size)).hexdigest()[:16]
 
     def _read_group(self, file: int, group: int) -> Any:
         import pyarrow.parquet as parquet

@@ -129,8 +129,8 @@ class Stream:
         return np.asarray([found.tobytes() in self.held_out for found in dataset.pixel_hashes], np.bool_)
 
     def lock(self) -> dict[str, Any]:
-        """The rows of each file, and how many images are learnt."""
-        return {"files": self.shards.counts, "learnt": len(self)}
+        """The rows of each file and a digest of its end, and how many images are learnt."""
+        return {"files": self.shards.counts, "footers": self.shards.footers, "learnt": len(self)}
 
     def names_of(self, items: Draws) -> list[str]:
         """Names by the numbers that batches have."""
@@ -275,8 +275,9 @@ def prepare(
     """What is held out of a stream and a sample of the rest, looked at; the rest is read when it is drawn."""
     tell = report or (lambda kind, **facts: None)
     shards = Shards(files, settings.image_column, settings.caption_column)
-    if lock is not None and lock["stream"]["files"] != shards.counts:
-        raise DataError("E-DATA-021", where=str(files.path), change=_change(lock["stream"]["files"], shards.counts))
+    change = _change(lock["stream"], shards) if lock is not None else ""
+    if change:
+        raise DataError("E-DATA-021", where=str(files.path), change=change)
     if settings.caption_column is not None and shards.caption is None:
         raise no_column(settings.caption_column, Rows(files.path), shards.columns)
     held_out, learnt = _divided(settings, shards)
@@ -331,11 +332,14 @@ def _told(stream: Stream, held_out: Sequence[Piece], sample: Sequence[Piece]) ->
         yield Notice("W-DATA-047", where="data.memory_gb", **facts)
 
 
-def _change(before: Mapping[str, int], now: Mapping[str, int]) -> str:
-    """Which files were added, removed, or have another number of rows."""
+def _change(lock: Mapping[str, Any], shards: Shards) -> str:
+    """Which files were added, removed, have another number of rows, or were written anew with as many."""
+    before, now, footers = lock["files"], shards.counts, lock.get("footers", shards.footers)
+    same = [name for name in now if now[name] == before.get(name)]
     kinds = (
         ("files added", [name for name in now if name not in before]),
         ("files removed", [name for name in before if name not in now]),
-        ("files of other lengths", [name for name in now if name in before and now[name] != before[name]]),
+        ("files of other lengths", [name for name in now if name in before and name not in same]),
+        ("files written anew", [name for name in same if footers[name] != shards.footers[name]]),
     )
     return "; ".join(f"{kind}: {locks.some(names)}" for kind, names in kinds if names)
