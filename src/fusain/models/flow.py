@@ -33,11 +33,6 @@ def shifted_times(times_B: torch.Tensor, shift: float) -> torch.Tensor:
     return shift * times_B / (1 + (shift - 1) * times_B)
 
 
-def shift_between(pixels: int, base_pixels: int) -> float:
-    """The shift by which an image of so many places is as noisy as one of `base_pixels` is without."""
-    return float((pixels / base_pixels) ** 0.5)
-
-
 def add_noise(clean: torch.Tensor, noise: torch.Tensor, times_B: torch.Tensor) -> torch.Tensor:
     """The point of the line at a time."""
     time = times_B.reshape(-1, *([1] * (clean.ndim - 1)))
