@@ -638,6 +638,68 @@ def test_options_and_logs_of_ai_toolkit(tmp_path):
     assert words(account, "config.process.0.train.optimizer_params.fused").startswith("lost: set it in")
 
 
+ALL_OF_KOHYA = "pretrained_model_name_or_path = 'x'\nmax_train_steps = 9\nfull_bf16 = true\n"
+
+
+def test_older_switches_of_kohya_for_an_optimizer(tmp_path):
+    lion = account_of(tmp_path, "run.toml", f"{KOHYA}use_lion_optimizer = true\nuse_8bit_adam = false\n")
+    assert lion.settings["train.optimizer"] == "lion"
+    assert words(lion, "use_8bit_adam") == "needless: it is off, and optimizer_type holds"
+    adam = account_of(tmp_path, "run.toml", f"{KOHYA}use_lion_optimizer = false\noptimizer_type = 'AdamW'\n")
+    assert adam.settings["train.optimizer"] == "adamw"
+    assert words(adam, "use_lion_optimizer") == "needless: it is off, and optimizer_type holds"
+
+
+@pytest.mark.parametrize("of_pass", ["", "fused_backward_pass = true\n", "fused_backward_pass = false\n"])
+def test_weights_in_bf16_of_kohya(tmp_path, of_pass):
+    text = ALL_OF_KOHYA.replace("'x'", "'sdxl'") + of_pass
+    account = account_of(tmp_path, "run.toml", f"{text}mixed_precision = 'bf16'\noptimizer_type = 'Adafactor'\n")
+    assert words(account, "full_bf16") == "mapped: each step is rounded up or down by chance"
+    assert (account.settings["engine.weights"], account.settings["train.fused_backward"]) == ("bf16", True)
+    if "false" in of_pass:
+        assert words(account, "fused_backward_pass") == "needless: weights in bf16 need it on"
+    made = writing.import_file(tmp_path / "run.toml", tmp_path / "made.toml")
+    assert [fault.code for fault in made.faults] == ["E-CFG-007"], "its data are in another file"
+
+
+@pytest.mark.parametrize(
+    ("text", "fate"),
+    [
+        (
+            f"{ALL_OF_KOHYA}gradient_accumulation_steps = 4\nmixed_precision = 'fp16'\n",
+            "lost: weights learn in fp32: engine.weights = bf16 does not go with train.accumulation = 4, "
+            "engine.precision = fp16",
+        ),
+        (f"{KOHYA}full_bf16 = true\n", "needless: what learns is small and stays in fp32; the base stays as it is"),
+        (ALL_OF_KOHYA.replace("true", "false"), "needless: it is off"),
+    ],
+)
+def test_weights_in_bf16_of_kohya_that_do_not_fit(tmp_path, text, fate):
+    account = account_of(tmp_path, "run.toml", text)
+    assert words(account, "full_bf16") == fate
+    assert "engine.weights" not in account.settings
+
+
+@pytest.mark.parametrize(
+    ("method", "dtypes", "weights"),
+    [
+        ("FINE_TUNE", ("FLOAT_32", "BFLOAT_16"), "bf16"),
+        ("FINE_TUNE", ("BFLOAT_16", "NONE"), "bf16"),
+        ("FINE_TUNE", ("BFLOAT_16", "FLOAT_32"), None),
+        ("LORA", ("BFLOAT_16", "NONE"), None),
+    ],
+)
+def test_weights_in_bf16_of_onetrainer(tmp_path, method, dtypes, weights):
+    values = {"training_method": method, "model_type": "STABLE_DIFFUSION_XL_10_BASE", "train_dtype": "BFLOAT_16"}
+    values |= {"weight_dtype": dtypes[0], "unet": {"weight_dtype": dtypes[1]}}
+    values["optimizer"] = {"optimizer": "ADAFACTOR", "stochastic_rounding": True, "fused_back_pass": True}
+    account = account_of(tmp_path, "run.json", json.dumps(values))
+    assert account.settings.get("engine.weights") == weights
+    assert account.settings["train.fused_backward"] is True
+    why = "weights in bf16 are always rounded so" if weights else "weights in fp32 need no rounding"
+    assert words(account, "optimizer.stochastic_rounding") == f"needless: {why}"
+
+
 def of_tool(tmp_path, tool: str, kind: str, *, learns: str = "lora") -> Account:
     """A file whose base is in few bits, as that tool says it."""
     is_lora = learns == "lora"

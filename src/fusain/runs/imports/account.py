@@ -37,6 +37,10 @@ class Lost(Exception):
     """Raised by a conversion for a value that Fusain has nothing for; the words say why."""
 
 
+class Off(Exception):
+    """Raised by a conversion for a value that switches something off; the words say what holds in its place."""
+
+
 @dataclass(frozen=True)
 class To:
     """The value belongs to `target`, as it is or converted."""
@@ -125,6 +129,9 @@ class Account:
             result = rule.convert(value) if rule.convert else value
         except Lost as reason:
             self.lost(key, value, str(reason))
+            return
+        except Off as reason:
+            self.needless(key, value, str(reason))
             return
         except (TypeError, ValueError, KeyError, IndexError):
             self.lost(key, value, f"the value is not of the kind that belongs to {rule.target}")

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from fusain.runs.imports.account import Account, Lacks, Not, Rule, To, flag, number, whole
 from fusain.runs.imports.kohya_keys import OF_XL, RULES
-from fusain.runs.imports.names import take_bits, take_detail, take_option
+from fusain.runs.imports.names import take_bits, take_detail, take_narrow_weights, take_option
 
 NAME: Final = "kohya"
 OTHER_MODELS: Final = ("clip_l", "clip_g", "t5xxl", "ae", "gemma2", "qwen3", "llm_adapter_path")
@@ -17,7 +17,7 @@ OTHER_MODELS: Final = ("clip_l", "clip_g", "t5xxl", "ae", "gemma2", "qwen3", "ll
 APART: Final = (
     *("unet_lr", "text_encoder_lr", "lr_warmup_steps", "optimizer_args", "network_args", "wandb_api_key", "log_with"),
     *("lr_scheduler_num_cycles", "lr_scheduler_power", "multires_noise_iterations", "multires_noise_discount"),
-    *("learning_rate_te1", "learning_rate_te2", "fp8_base"),
+    *("learning_rate_te1", "learning_rate_te2", "fp8_base", "full_bf16"),
 )
 ENCODERS_RATES: Final = {"learning_rate_te1": "text_encoder", "learning_rate_te2": "text_encoder_2"}
 ONLY_XL: Final = (
@@ -60,6 +60,10 @@ def read(values: Mapping[str, Any]) -> Account:
     _defaults(account, flat)
     if "fp8_base" in flat:
         take_bits(account, "fp8_base", flat["fp8_base"], 8 if flag(flat["fp8_base"]) else 0)
+    if flag(flat.get("full_bf16", False)):
+        take_narrow_weights(account, "full_bf16", flat["full_bf16"])
+    elif "full_bf16" in flat:
+        account.needless("full_bf16", flat["full_bf16"], "it is off")
     return account
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from fusain.runs.imports.account import OFF, Lacks, Lost, Not, Rule, Taken, To, chosen, flag, number, side, whole
+from fusain.runs.imports.account import OFF, Lacks, Lost, Not, Off, Rule, Taken, To, chosen, flag, number, side, whole
 from fusain.runs.imports.names import OPTIMIZER, SAMPLER
 
 ATTENTION: Final = "PyTorch's own attention is used, which needs no choice"
@@ -48,8 +48,14 @@ def _upscale(value: Any) -> Any:
 
 def _eight_bit(value: Any) -> str:
     if not flag(value):
-        raise Lost("it is off, and optimizer_type holds")
+        raise Off("it is off, and optimizer_type holds")
     return "adamw_8bit"
+
+
+def _lion(value: Any) -> str:
+    if not flag(value):
+        raise Off("it is off, and optimizer_type holds")
+    return "lion"
 
 
 def _zero_terminal_snr(value: Any) -> str:
@@ -77,7 +83,6 @@ MODEL: Final[dict[str, Rule]] = {
     "highvram": Not(MEMORY),
     "disable_mmap_load_safetensors": Not(MEMORY),
     "full_fp16": Lacks("weights that learn in fp16; they learn in fp32"),
-    "full_bf16": Lacks("weights that learn in bf16; they learn in fp32"),
 }
 TRAINING: Final[dict[str, Rule]] = {
     "max_train_steps": To("train.steps", whole),
@@ -90,7 +95,7 @@ TRAINING: Final[dict[str, Rule]] = {
     "lr_scheduler_args": Lacks("further arguments of a schedule", (None, "", [])),
     "optimizer_type": To("train.optimizer", OPTIMIZER),
     "use_8bit_adam": To("train.optimizer", _eight_bit),
-    "use_lion_optimizer": Lacks("older switch for Lion; set train.optimizer"),
+    "use_lion_optimizer": To("train.optimizer", _lion),
     "max_grad_norm": To("train.clip_norm", number),
     "seed": To("train.seed", whole),
     "mixed_precision": To("engine.precision", _precision),

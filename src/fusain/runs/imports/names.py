@@ -63,6 +63,31 @@ def take_bits(account: Account, key: str, value: Any, bits: int) -> None:
         account.lost(key, value, "all weights learn, and only such as stay as they are can be packed")
 
 
+def take_narrow_weights(account: Account, key: str, value: Any) -> None:
+    """Weights that learn in bf16, with the setting that they need; where that does not fit, what to change."""
+    if account.settings.get("method.kind") in ("lora", "textual_inversion"):
+        account.needless(key, value, "what learns is small and stays in fp32; the base stays as it is")
+        return
+    unfit = [name for name, able in _FUSED.items() if account.settings.get(name, able[0]) not in able]
+    if unfit:
+        named = ", ".join(f"{name} = {account.settings[name]}" for name in unfit)
+        why = f"weights learn in fp32: engine.weights = bf16 does not go with {named}"
+        account.lost(key, value, why)
+        return
+    account.put(key, value, "engine.weights", "bf16", "each step is rounded up or down by chance")
+    if account.settings.get("train.fused_backward") is False:
+        account.withdraw("train.fused_backward", "weights in bf16 need it on")
+    account.assume("train.fused_backward", True, "weights in bf16 need it")
+
+
+_FUSED: Final[Mapping[str, tuple[Any, ...]]] = {
+    "train.accumulation": (1,),
+    "engine.precision": ("auto", "bf16"),
+    "engine.compile": ("off",),
+}
+"""What weights in bf16, which move one after the other in the backward pass, go with."""
+
+
 def take_detail(
     account: Account, flat: Mapping[str, Any], key: str, schedule: str, rule: tuple[str, Callable[[Any], Any]]
 ) -> None:

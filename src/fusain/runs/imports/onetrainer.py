@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from fusain.runs.imports.account import Account, Lacks, Not, Rule, flag, whole
-from fusain.runs.imports.names import OPTION, take_bits, take_detail
+from fusain.runs.imports.names import OPTION, take_bits, take_detail, take_narrow_weights
 from fusain.runs.imports.onetrainer_keys import MEMORY, OF_CONCEPT, RULES, UNUSED
 
 NAME: Final = "OneTrainer"
@@ -31,6 +31,7 @@ APART: Final = (
 )
 BITS: Final = {"FLOAT_8": 8, "INT_8": 8, "FLOAT_W8A8": 8, "INT_W8A8": 8, "NFLOAT_4": 4}
 """Forms of the weights in which they take less than half of 32 bits."""
+ROUNDING: Final = "optimizer.stochastic_rounding"
 INTERVALS: Final = {"backup_after": "checkpoint", "sample_after": "samples", "save_every": "checkpoint"}
 
 
@@ -93,14 +94,16 @@ def _apart(account: Account, key: str, value: Any) -> bool:
     if key.startswith(("oft_", "lokr_", "dora_oft")):
         account.needless(key, value, "it belongs to other adapters")
         return True
-    if head == "optimizer" and last not in ("optimizer", "weight_decay"):
+    if head == "optimizer" and key != ROUNDING and last not in ("optimizer", "weight_decay", "fused_back_pass"):
         if value in (None, False):
             account.needless(key, value, "it is off")
         else:
             account.lost(key, value, OPTION)
         return True
     intervals = [name for start in INTERVALS for name in (start, f"{start}_unit")]
-    return key in APART or key in intervals or key in TEXT_ENCODER or key.endswith("gradient_checkpointing")
+    return (
+        key in (*APART, ROUNDING) or key in intervals or key in TEXT_ENCODER or key.endswith("gradient_checkpointing")
+    )
 
 
 TEXT_ENCODER: Final = ("text_encoder.train", "text_encoder.stop_training_after_unit", "text_encoder.learning_rate")
@@ -261,8 +264,14 @@ def _bits(account: Account, flat: Mapping[str, Any]) -> None:
     for key, decides in (("weight_dtype", not has_own), ("unet.weight_dtype", has_own)):
         if key in flat and decides and flat[key] in BITS:
             take_bits(account, key, flat[key], BITS[flat[key]])
+        elif key in flat and decides and flat[key] == "BFLOAT_16":
+            take_narrow_weights(account, key, flat[key])
         elif key in flat:
             account.needless(key, flat[key], MEMORY)
+    if ROUNDING in flat:
+        is_narrow = account.settings.get("engine.weights") == "bf16"
+        reason = "weights in bf16 are always rounded so" if is_narrow else "weights in fp32 need no rounding"
+        account.needless(ROUNDING, flat[ROUNDING], reason)
 
 
 def _defaults(account: Account) -> None:

@@ -72,6 +72,7 @@ RULES: Final[dict[str, Rule]] = {
     "clip_grad_norm": To("train.clip_norm", number),
     "optimizer.optimizer": To("train.optimizer", OPTIMIZER),
     "optimizer.weight_decay": To("train.weight_decay", number),
+    "optimizer.fused_back_pass": To("train.fused_backward", flag),
     "ema_update_step_interval": Lacks("average at some steps only; it is kept at each", (None, 1)),
     "train_dtype": To("engine.precision", _precision),
     "fallback_train_dtype": Not(MEMORY),
