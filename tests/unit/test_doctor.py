@@ -60,7 +60,8 @@ def test_a_broken_torch_is_a_finding(tmp_path):
     assert (
         "x devices   torch                  cannot be loaded\n"
         "    E-DOC-005 torch is installed but cannot be loaded: libcudart.so.13: cannot open shared object file.\n"
-        "    Install it again for this machine: make setup TORCH=default\n"
+        "    Install it again for this machine: in a clone of Fusain make clean setup TORCH=default, else pip install "
+        "--force-reinstall torch\n"
     ) in ended.stdout
     assert ended.stdout.splitlines()[-1].startswith("1 faults, ")
 
@@ -106,7 +107,8 @@ def test_another_python():
     assert versions.python((3, 13), "3.13.2").level == "ok"
     assert said(versions.python((3, 14), "3.14.0")) == (
         f"E-DOC-001 Python is 3.14.0; Fusain is made for 3.11 to 3.13. ({sys.executable}) "
-        "Make the environment anew with another one: make setup PYTHON=python3.12"
+        "Make the environment anew with another one: in a clone of Fusain make clean setup PYTHON=python3.12, else "
+        "python3.12 -m venv ENV and pip install fusain in it."
     )
 
 
@@ -130,6 +132,7 @@ def test_every_extra_says_what_it_gives_and_floors_are_asked_for():
         floor = versions.SECURITY.get(name, ("0", ""))[0]
         assert versions.numbers(needs) >= versions.numbers(floor), f"pyproject.toml allows a {name} with holes"
         assert name in known["tested"], f"{name} is not in the lock"
+    assert versions.numbers(known["needs"]["safetensors"]) >= (0, 8), "older ones are refused as too old"
 
 
 @pytest.mark.parametrize(
@@ -233,7 +236,8 @@ def test_a_gpu_that_is_not_used():
     assert device.without_gpu(None, None, has_driver=False).level == "ok"
     assert said(device.without_gpu(None, None, has_driver=True)) == (
         "W-DOC-006 This machine has an NVIDIA driver, but this PyTorch was built with no GPU support: the GPU is not "
-        "used. Install the build for it: make setup TORCH=default"
+        "used. Install the build for it: in a clone of Fusain make clean setup TORCH=default, else pip install "
+        "--force-reinstall torch, on Windows with the --index-url that pytorch.org names."
     )
     assert said(device.without_gpu("13.0", None, has_driver=True)) == (
         "W-DOC-007 This machine has an NVIDIA driver, but PyTorch for CUDA 13.0 finds no GPU that it can use. Most "
