@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import datasets
 import pytest
 
+from fusain.runs import hub_data
 from tests.environment import as_users_have_it, assert_telemetry_is_off
 from tests.runs.faults import SHORT
 from tests.runs.training import as_overrides, assert_equal_runs, kinds, train_here
@@ -52,6 +53,8 @@ class Hub(BaseHTTPRequestHandler):
     tokens: set[str | None]
     agents: set[str]
     commit = COMMIT
+    is_whole = False
+    """Whether the owner "half" sends whole files by now."""
 
     def do_HEAD(self) -> None:
         self.answer(with_body=False)
@@ -103,6 +106,10 @@ class Hub(BaseHTTPRequestHandler):
     def file(self, owner: str, name: str, with_body: bool) -> None:
         if owner == "gated":
             return self.send(403, X_Error_Code="GatedRepo")
+        if owner == "hotel":
+            return self.send(200, b"<html>log in</html>", with_body=with_body, Content_Type="text/html")
+        if owner == "cut" and name != next(iter(self.files)):
+            return self.send(503)
         body = self.files.get(name)
         if body is None:
             return self.send(404, X_Error_Code="EntryNotFound")
@@ -112,7 +119,7 @@ class Hub(BaseHTTPRequestHandler):
         if asked_for:
             return self.send(206, body[int(asked_for[1]) : int(asked_for[2]) + 1], with_body=with_body)
         etag = hashlib.sha256(body).hexdigest()
-        if owner == "half" and with_body:
+        if owner == "half" and with_body and not self.is_whole:
             body = body[: len(body) // 2]
         return self.send(200, body, with_body=with_body, ETag=f'"{etag}"', X_Repo_Commit=self.commit)
 
@@ -250,6 +257,17 @@ def test_a_commit_that_is_here_is_not_asked_for(client: Client) -> None:
             "Why: A proxy, or the log-in page of a network, may stand between.\n"
             "Do: Open {endpoint}/datasets/me/sprites in a browser on this machine, then try again."
         )),
+        ("hotel/set", None, (
+            "E-NET-005 What answered is not the hub (no answer of the hub's form).\nWhere: hotel/set\n"
+            "Why: A proxy, or the log-in page of a network, may stand between.\n"
+            "Do: Open {endpoint}/datasets/hotel/set in a browser on this machine, then try again."
+        )),
+        ("cut/set", None, (
+            "E-NET-001 The hub cannot be reached (HTTP 503), and these files are not on this machine: "
+            "data/train-00001-of-00002.parquet.\nWhere: cut/set\n"
+            "Do: On a machine with network: hf download cut/set --repo-type dataset --include \"*.parquet\" "
+            "--local-dir set; then copy its folder here and give its path."
+        )),
         ("half/set", None, (
             "E-NET-007 The download of 'data/train-00000-of-00002.parquet' broke off: it is not as long as announced.\n"
             "Where: half/set\nDo: Run the same command again; what came whole is kept."
@@ -277,8 +295,43 @@ def test_each_fault_of_the_hub_has_its_words(
     assert not list((home / "fusain" / "hub").glob(f"{source.replace('/', '--')}@{revision or 'main'}.json"))
 
 
+def test_nothing_half_is_left_in_the_cache(
+    client: Client, home: Path, parquet: dict[str, bytes], monkeypatch: Any
+) -> None:
+    """F28; and what is fetched once the hub is well again is whole."""
+    assert client("fetch", source="half/again", revision=None)["text"].startswith("E-NET-007")
+    cache = home / "hub" / "datasets--half--again"
+    assert [path.name for path in cache.glob("blobs/*") if not path.name.endswith(".incomplete")] == []
+    assert [path for path in cache.glob("snapshots/**/*") if path.is_file()] == []
+    monkeypatch.setattr(Hub, "is_whole", True)
+    assert client("fetch", source="half/again", revision=None)[1] == sorted(parquet)
+    for name, content in parquet.items():
+        assert (cache / "snapshots" / COMMIT / name).read_bytes() == content
+
+
+def test_files_that_are_gone_from_the_cache_are_named(client: Client, offline: Client, home: Path) -> None:
+    """F27: their names are known from when they were fetched."""
+    client("fetch", source="me/gone", revision=None)
+    name = "data/train-00001-of-00002.parquet"
+    (home / "hub" / "datasets--me--gone" / "snapshots" / COMMIT / name).unlink()
+    assert offline("fetch", source="me/gone", revision=None)["text"].startswith(
+        "E-NET-001 The hub cannot be reached (offline mode is on, HF_HUB_OFFLINE), and these files are not on this "
+        f"machine: {name}.\nWhere: me/gone\n"
+    )
+    assert client("fetch", source="me/gone", revision=COMMIT)[0] == COMMIT
+    assert offline("fetch", source="me/gone", revision=None)[0] == COMMIT
+
+
+def test_of_many_missing_files_a_few_are_named() -> None:
+    assert hub_data._shown([f"{number}.parquet" for number in range(7)]) == [
+        *(f"{number}.parquet" for number in range(5)),
+        "and 2 more",
+    ]
+    assert hub_data._shown(["0.parquet"]) == ["0.parquet"]
+
+
 def test_without_a_network(offline: Client) -> None:
-    """F27: what was fetched starts; what was not says what is missing."""
+    """F27: what was fetched starts; of what was not nothing is known but how it ends."""
     Hub.asked.clear()
     assert offline("fetch", source="me/sprites", revision=None)[0] == COMMIT
     assert offline("fetch", source="me/others", revision=None) == {
@@ -358,6 +411,11 @@ def test_a_stream_of_the_hub_is_read_in_parts_and_keeps_its_commit(
             "Why: It belongs to it, so it was removed, or never uploaded.\n"
             "Do: Look at {endpoint}/datasets/lost/set whether it is there. If not, ask its owner, or use another data "
             "set."
+        )),
+        ("hotel/set", (
+            "E-NET-005 What answered is not the hub (a page in place of 'data/train-00000-of-00002.parquet').\n"
+            "Where: hotel/set\nWhy: A proxy, or the log-in page of a network, may stand between.\n"
+            "Do: Open {endpoint}/datasets/hotel/set in a browser on this machine, then try again."
         )),
         ("gated/set", (
             "E-NET-002 The hub lets in only who accepted the data set's terms.\nWhere: gated/set\n"

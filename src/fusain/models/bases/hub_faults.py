@@ -16,6 +16,9 @@ from fusain.models.bases import known
 class Unreachable(Exception):
     """Nothing answered, or the hub is out of order; what is cached may still do, and so may another try."""
 
+    lacking: Sequence[str] = ()
+    """The files that are not here, where the hub had listed all before it went away."""
+
 
 def page(source: str, noun: str = "model") -> str:
     """The page of a model, or of a data set."""
