@@ -1,6 +1,7 @@
 """Each tracker listens to a real run, offline, and its own reader finds the numbers of `events.jsonl` again."""
 
 import getpass
+import hashlib
 import json
 import os
 import shutil
@@ -187,10 +188,17 @@ def test_trackio_in_its_own_folder(settings: Path, runs: Path, undisturbed: Path
         child.join(PATIENCE)
         assert child.exitcode == 0
     assert warnings(runs / "run") == []
-    rows = read_trackio(tmp_path / "trackio")
+    rows, its_settings, checkpoints = read_trackio(tmp_path / "trackio")
     read = {(key, step): value for step, row in rows for key, value in row.items() if key.startswith(PREFIXES)}
     assert read == pytest.approx(told(runs / "run"), rel=1e-9)
     assert [step for step, row in rows if "samples" in row] == [6, 8, 12]
+    assert its_settings["train.learning_rate"] == 0.001
+    assert "data.path" not in its_settings
+    assert list(checkpoints) == [row["path"] for row in kinds(runs / "run", "checkpoint")]
+    last = runs / "run" / "checkpoints" / "step-00000012"
+    assert checkpoints[last.name] == {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in last.iterdir()
+    }
     assert_equal_runs(undisturbed, runs / "run")
 
 
@@ -201,13 +209,24 @@ def its_folder_is(folder: Path) -> None:
     os.environ["TRACKIO_DIR"] = str(folder)
 
 
-def read_trackio(folder: Path) -> list[tuple[int, dict[str, Any]]]:
+def read_trackio(folder: Path) -> tuple[list[tuple[int, dict[str, Any]]], dict[str, Any], dict[str, dict[str, str]]]:
+    """Rows and settings of its one run, and the files of each checkpoint with what their content hashes to."""
     import trackio.sqlite_storage as storage
+    from trackio import Api
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(storage, "TRACKIO_DIR", folder)
-        (name,) = storage.SQLiteStorage.get_runs("faces")
-        return [(row["step"], row) for row in storage.SQLiteStorage.get_logs("faces", name)]
+        (run,) = Api().runs("faces")
+        reader = storage.SQLiteStorage
+        rows = [(row["step"], row) for row in reader.get_logs("faces", run.name)]
+        (artifact,) = reader.list_artifacts("faces")
+        assert (artifact["name"], artifact["type"]) == (run.name, "model")
+        files = {}
+        for version in reversed(artifact["versions"]):
+            kept = reader.get_artifact_manifest("faces", run.name, f"v{version['version']}")
+            (alias,) = set(kept["aliases"]) - {"latest"}
+            files[alias] = {entry["path"]: entry["digest"].rpartition(":")[2] for entry in kept["manifest"]}
+        return rows, run.config, files
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,8 @@ def test_what_may_reach_the_network(tmp_path):
     assert texts()["trackers"] == 'W&B with track.wandb = "online"'
     server = texts(MLFLOW_TRACKING_URI="https://runs.example")["trackers"]
     assert server == 'W&B with track.wandb = "online"; MLflow, to MLFLOW_TRACKING_URI'
+    space = texts(TRACKIO_SPACE_ID="me/curves", TRACKIO_SERVER_URL="")["trackers"]
+    assert space == 'W&B with track.wandb = "online"; trackio, to TRACKIO_SPACE_ID'
     assert texts(https_proxy="http://u:p@proxy")["proxy"] == "set by https_proxy"
 
 

@@ -14,6 +14,9 @@ HUB: Final = "https://huggingface.co"
 SWITCHES: Final = ("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK")
 """Fusain sets the first one itself, unless the user has set it."""
 
+TRACKIO: Final = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_BUCKET_ID")
+"""By each of these trackio goes to the hub, or to a server: it reads them itself, and no argument says otherwise."""
+
 
 def examine() -> Iterator[Finding]:
     """The hub, the login to it, and what is sent unasked."""
@@ -47,8 +50,10 @@ def reaches(environment: Mapping[str, str]) -> Iterator[Finding]:
 def _trackers(environment: Mapping[str, str]) -> Finding:
     """Those that send a run elsewhere do so only where its settings name them."""
     has_server = environment.get("MLFLOW_TRACKING_URI", "").startswith("http")
+    reads = [name for name in TRACKIO if environment.get(name)]
     text = 'W&B with track.wandb = "online"' + ("; MLflow, to MLFLOW_TRACKING_URI" if has_server else "")
-    return Finding("network", "trackers", text, {"mlflow_server": has_server})
+    text += f"; trackio, to {' and '.join(reads)}" if reads else ""
+    return Finding("network", "trackers", text, {"mlflow_server": has_server, "trackio_reads": reads})
 
 
 def _login(environment: Mapping[str, str]) -> Finding:
