@@ -45,11 +45,12 @@ test: setup ## all tests but the long ones
 	$(BIN)/python -m pytest -m "not prove and not gpu" --numprocesses $(JOBS) --dist loadfile
 
 # Each in an environment of its own above this one: they want an older importlib-metadata and an older pillow.
+# As a site's folder, not as a mere path: only then its own .pth counts, by which tests' processes find fusain.
 trackers: setup ## run MLflow and trackio for real, which the lock has no room for
 	for name in mlflow trackio; do \
 		own=$(VENV)/of-$$name; \
 		test -x $$own/bin/python || $(BIN)/python -m venv $$own; \
-		$(BIN)/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' \
+		$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
 			> $$($$own/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/below.pth; \
 		$$own/bin/python -m pip install --quiet "fusain[$$name]"; \
 		$$own/bin/python -m pytest tests/runs/test_trackers.py tests/runs/test_network.py -k "$$name or network"; \
