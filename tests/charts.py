@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -54,7 +54,7 @@ def chart(
     _text(pen, (right, bottom + 10), ends[1], SOFT, "ra")
     _text(pen, ((LEFT + right) / 2, bottom + 22), across, INK, "ma")
     _text(pen, (LEFT, 10), up, INK, "la")
-    return _smooth(paper)
+    return _finished(paper, lines)
 
 
 def small_charts(lines: Lines, *, columns: int) -> Image.Image:
@@ -73,7 +73,7 @@ def small_charts(lines: Lines, *, columns: int) -> Image.Image:
         steps = np.linspace(left, left + across, len(values))
         points = [(float(step), bottom - float(value) * (up - 6)) for step, value in zip(steps, values, strict=True)]
         _line(pen, points, COLOURS[0], 2.5)
-    return _smooth(paper)
+    return _finished(paper, lines)
 
 
 def sheet(rows: Mapping[str, Sequence[np.ndarray]], heads: Sequence[str], *, side: int) -> Image.Image:
@@ -91,7 +91,7 @@ def sheet(rows: Mapping[str, Sequence[np.ndarray]], heads: Sequence[str], *, sid
             filter_ = Image.Resampling.LANCZOS if pixels.shape[0] > side else Image.Resampling.NEAREST
             image = Image.fromarray(pixels).resize((side * SCALE, side * SCALE), filter_)
             paper.paste(image, ((left + column * (side + gap)) * SCALE, place * SCALE))
-    return _smooth(paper)
+    return _finished(paper, rows)
 
 
 def _apart(places: Mapping[str, float], least: float = 20.0) -> list[tuple[str, float]]:
@@ -113,5 +113,8 @@ def _text(pen: ImageDraw.ImageDraw, place: tuple[float, float], text: str, colou
     pen.text((place[0] * SCALE, place[1] * SCALE), text, fill=colour, font=font, anchor=anchor)
 
 
-def _smooth(paper: Image.Image) -> Image.Image:
-    return paper.resize((paper.width // SCALE, paper.height // SCALE), Image.Resampling.LANCZOS)
+def _finished(paper: Image.Image, names: Iterable[str]) -> Image.Image:
+    """In its final size, and with the names of what is on it to be kept in its file."""
+    smooth = paper.resize((paper.width // SCALE, paper.height // SCALE), Image.Resampling.LANCZOS)
+    smooth.info["shows"] = "\n".join(names)
+    return smooth

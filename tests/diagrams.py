@@ -1,10 +1,12 @@
 """Draws the pictures of the concepts page, from the very functions that train and draw: `python -m tests.diagrams`.
 
-Names after it draw those alone: `python -m tests.diagrams losses schedules`.
+Names after it draw those alone: `python -m tests.diagrams losses schedules`. Each file says in its own text what it
+shows, and which weights the base had that drew it: the tests hold it against what there is now.
 """
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +15,12 @@ from typing import get_args
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from fusain.generation.generator import Wanted, generate
 from fusain.generation.samplers import SAMPLERS, SamplerSettings
 from fusain.models import flow, noise
+from fusain.models.bases import opening
 from fusain.models.families.sd import StableDiffusion, StableDiffusionSettings
 from fusain.models.family import Facts
 from fusain.models.flow import Density, FlowSchedule
@@ -29,6 +33,7 @@ from fusain.worlds.caricatures import world
 from tests.charts import chart, sheet, small_charts
 
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures" / "concepts"
+BASE = "fusain:mini-sd"
 TIMES, SIDE = 1000, 64
 PROMPT = "an ink drawing of someone with green skin and pointed ears, on a yellow background"
 CLEAR_TO_NOISY = ("clear", "pure noise")
@@ -181,7 +186,7 @@ def averages() -> Image.Image:
 
 
 def _drawn(settings: SamplerSettings, seeds: range) -> list[np.ndarray]:
-    family = StableDiffusion(StableDiffusionSettings(base="fusain:mini-sd", size=SIDE), Facts())
+    family = StableDiffusion(StableDiffusionSettings(base=BASE, size=SIDE), Facts())
     wanted = [Wanted(seed, prompt=PROMPT) for seed in seeds]
     return [one.pixels for one in generate(family, wanted, settings, chunk=len(wanted))]
 
@@ -221,7 +226,28 @@ ALL: dict[str, Callable[[], Image.Image]] = {
     "samplers": samplers,
 }
 
+BY_BASE = ("guidance", "samplers")
+"""Drawn by the miniature, which takes minutes."""
+
+
+def weights_of_base() -> str:
+    """A digest of all that the miniature has learnt."""
+    digest = hashlib.sha256()
+    for path in sorted(opening.miniature(BASE.removeprefix(opening.MINIATURE)).rglob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def keep(name: str) -> None:
+    """Draw a picture and keep it, with what it shows as text in its file."""
+    drawn, told = ALL[name](), PngInfo()
+    told.add_text("shows", drawn.info["shows"])
+    if name in BY_BASE:
+        told.add_text("base", weights_of_base())
+    drawn.save(PICTURES / f"{name}.png", optimize=True, pnginfo=told)
+
+
 if __name__ == "__main__":
     PICTURES.mkdir(parents=True, exist_ok=True)
     for name in sys.argv[1:] or ALL:
-        ALL[name]().save(PICTURES / f"{name}.png", optimize=True)
+        keep(name)
