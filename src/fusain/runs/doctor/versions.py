@@ -21,7 +21,7 @@ SECURITY: Final[dict[str, tuple[str, str]]] = {
     "torch": ("2.10", "CVE-2025-32434 and CVE-2026-24747: weights files that run code or damage memory"),
     "diffusers": ("0.38", "CVE-2026-44513, -44827, -45804: models of the hub that run code"),
     "transformers": ("5.3", "CVE-2026-4372, -5241: configurations that run code"),
-    "pillow": ("12.3", "CVE-2026-25990, -40192, -59197, -59205: images that write outside their memory or fill it all"),
+    "pillow": ("12.3", "CVE-2026-25990, -59199: images that write outside their memory"),
     "gradio": ("6.20", "CVE-2026-28414, -28416: files of the machine given to visitors"),
     "brotli": ("1.2.1", "small answers that fill the memory"),
 }
