@@ -28,8 +28,18 @@ def test_drawing(capsys: pytest.CaptureFixture[str]) -> None:
 def test_predictions(capsys: pytest.CaptureFixture[str]) -> None:
     predictions.main(["--small"])
     (row,) = rows(capsys, predictions.HEAD)
-    seconds, memory = r"[\d.]+ s \| [\d.]+ s \| [\d.]+", r"[\d.]+ MB \| [\d.]+ MB \| [\d.]+"
-    assert re.fullmatch(rf"\| unconditional \| 8 \| {seconds} \| {memory} \| \d+ MB \|", row), row
+    verdict = r"([\d.]+) \| (ok|too far)"
+    seconds, memory = rf"([\d.]+) s \| ([\d.]+) s \| {verdict}", rf"(\d+) MB \| (\d+) MB \| {verdict}"
+    found = re.fullmatch(rf"\| unconditional \| 8 \| {seconds} \| {memory} \| \d+ MB \|", row)
+    assert found, row
+    assert min(float(number) for number in found.groups() if number not in ("ok", "too far")) > 0
+
+
+@pytest.mark.parametrize(
+    ("ratio", "word"), [(0.79, "too far"), (0.81, "ok"), (1.0, "ok"), (1.19, "ok"), (1.21, "too far"), (3.0, "too far")]
+)
+def test_what_is_near_enough(ratio: float, word: str) -> None:
+    assert predictions.judged(ratio, 0.2) == [f"{ratio:.2f}", word]
 
 
 def test_every_recipe_of_the_predictions_exists() -> None:

@@ -93,9 +93,10 @@ def test_the_report_shows_the_run(small):
     report = small[0].report.read_text(encoding="utf-8")
     assert report.count("<img") > 100
     assert 'class="main"' in report
-    took = ("What it took", f"for {STEPS} steps, and nothing was foreseen", "of the whole process at the peak")
+    took = ("What it took", f"for {STEPS} steps and all between them", "of the whole process at the peak")
     for words in (f"step {STEPS}", "train.steps", "guidance", "What the run “demo” learnt", *took):
         assert words in report
+    assert "foreseen" not in report, "a demo plans nothing"
 
 
 def test_a_second_demo_has_a_run_of_its_own_and_equal_numbers(small, monkeypatch):

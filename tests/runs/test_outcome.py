@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from fusain.cli import main as command
-from fusain.runs import outcome, planning
+from fusain.cli.progress import Pace
+from fusain.runs import assembly, outcome, planning
 from fusain.runs.folder import RunFolder, read_json
 from tests.runs.faults import SHORT
 from tests.runs.training import as_overrides, kinds, train_here
@@ -24,19 +25,88 @@ def plan(settings: Path, runs: Path, changes: dict[str, Any] | None = None, **mo
 
 
 def test_what_was_planned_is_kept_with_the_run_and_held_against_what_it_took(settings: Path, runs: Path) -> None:
-    planned = plan(settings, runs, {"train.steps": 100, "samples.every_steps": 0})
+    """At another length, with other distances between samples."""
+    planned = plan(settings, runs, {"train.steps": 100, "samples.every_steps": 50})
     result = train_here(settings, "run", runs, SHORT | {"samples.every_steps": 6})
     kept = read_json(runs / "run" / "foreseen.json")
-    assert planned.seconds_range is not None
-    assert kept["seconds_per_step"] == planned.seconds_per_step
-    assert kept["seconds_per_step_range"] == pytest.approx([end / 100 for end in planned.seconds_range])
+    assert planned.course is not None
+    assert {part: times for part, (times, _) in planned.course.items()} == {
+        "step": 100,
+        "held_out": 18,
+        "samples": 2,
+        "checkpoint": 25,
+    }
+    assert all(seconds > 0 for _, seconds in planned.course.values())
+    assert kept["seconds_each"]["step"] == planned.seconds_per_step
     assert kept["memory"] == planned.memory_peak
     told = result.as_json()["outcome"]
     assert told == outcome.of(RunFolder(runs / "run")).as_json()
-    assert (told["steps"], told["foreseen_by"], told["memory_of"]) == (12, "the plan", "process")
-    assert told["seconds_foreseen"] == pytest.approx(12 * (planned.seconds_per_step or 0))
-    assert told["seconds"] == pytest.approx(sum(row["seconds"] for row in kinds(runs / "run", "step")), abs=1e-3)
+    assert (told["steps"], told["memory_of"]) == (12, "process")
+    assert {part: facts.get("times") for part, facts in told["parts"].items()} == {
+        "step": 12,
+        "held_out": 3,
+        "samples": 2,
+        "checkpoint": 3,
+        "rest": None,
+    }
+    each, times = kept["seconds_each"], {"step": 12, "held_out": 3, "samples": 2, "checkpoint": 3}
+    whole = kept["seconds_at_start"] + sum(times[part] * seconds for part, seconds in each.items())
+    assert told["seconds_foreseen"] == pytest.approx(whole)
+    assert told["seconds_compared"] == told["seconds"]
+    steps = sum(row["seconds"] for row in kinds(runs / "run", "step"))
+    assert told["parts"]["step"]["seconds"] == pytest.approx(steps, abs=1e-3)
+    assert told["seconds"] == pytest.approx(lasted(runs / "run"), abs=0.1)
     assert told["memory_ratio"] == kinds(runs / "run", "took")[0]["memory"] / (planned.memory_peak or 0)
+
+
+def lasted(run: Path) -> float:
+    """From the start of the loop to its end, by the clock."""
+    (start,), (done,) = kinds(run, "start"), kinds(run, "done")
+    return float(done["time"] - start["time"])
+
+
+@pytest.mark.parametrize("changes", [{"samples.steps": 3}, {"samples.count": 2}])
+def test_samples_that_are_drawn_in_another_way_are_not_foreseen(
+    settings: Path, runs: Path, changes: dict[str, Any]
+) -> None:
+    plan(settings, runs, {"samples.every_steps": 6})
+    result = train_here(settings, "run", runs, SHORT | {"samples.every_steps": 6, **changes})
+    assert set(read_json(runs / "run" / "foreseen.json")["seconds_each"]) == {"step", "held_out", "checkpoint"}
+    assert result.outcome.not_foreseen == ["samples"]
+    assert result.outcome.seconds_compared < result.outcome.seconds
+
+
+def test_samples_that_cannot_be_drawn_are_told_and_not_foreseen(
+    settings: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise RuntimeError("no sampler at hand")
+
+    monkeypatch.setattr(assembly, "draw_into", failing)
+    planned = plan(settings, runs, {"samples.every_steps": 6})
+    told = "W-SAMPLE-001 No samples were drawn (RuntimeError: no sampler at hand); training goes on. (samples)"
+    assert told in planned.notices
+    assert planned.course is not None
+    assert set(planned.course) == {"step", "held_out", "checkpoint"}
+
+
+def test_a_plan_leaves_nothing_where_the_runs_will_be(settings: Path, runs: Path) -> None:
+    before = sorted(runs.iterdir())
+    plan(settings, runs, {"samples.every_steps": 6})
+    assert sorted(runs.iterdir()) == before
+
+
+def test_the_time_that_is_left_knows_of_samples_before_the_first_ones(settings: Path, runs: Path) -> None:
+    plan(settings, runs, {"samples.every_steps": 6})
+    heard: list[dict[str, Any]] = []
+    train_here(settings, "run", runs, SHORT | {"samples.every_steps": 6}, report=heard.append)
+    pace = Pace()
+    for event in heard:
+        if event["kind"] == "held_out" and event["step"] == 0:
+            break
+        pace.take(event)
+    assert pace.to_come == {"step": 12, "held_out": 3, "samples": 2, "checkpoint": 3}
+    assert pace.foreseen == read_json(runs / "run" / "foreseen.json")["seconds_each"]
 
 
 def test_a_run_that_is_gone_on_with_keeps_its_plan_and_counts_all_its_steps(settings: Path, runs: Path) -> None:
@@ -44,7 +114,7 @@ def test_a_run_that_is_gone_on_with_keeps_its_plan_and_counts_all_its_steps(sett
     train_here(settings, "run", runs, SHORT | {"train.steps": 8})
     plan(settings, runs)
     result = train_here(settings, "run", runs, SHORT)
-    assert read_json(runs / "run" / "foreseen.json")["seconds_per_step"] == first.seconds_per_step
+    assert read_json(runs / "run" / "foreseen.json")["seconds_each"]["step"] == first.seconds_per_step
     assert result.outcome.steps == 12
     assert [row["holder"] for row in kinds(runs / "run", "took")] == ["process", "process"]
     assert result.outcome.memory == max(row["memory"] for row in kinds(runs / "run", "took"))
@@ -55,8 +125,7 @@ def test_a_plan_of_other_settings_is_not_of_this_run(settings: Path, runs: Path,
     plan(settings, runs, changes)
     result = train_here(settings, "run", runs, SHORT)
     assert not (runs / "run" / "foreseen.json").exists()
-    assert result.as_json()["outcome"]["foreseen_by"] == "its first 5 steps"
-    assert result.outcome.memory_foreseen is None
+    assert result.outcome.foreseen is None
 
 
 def test_a_plan_that_measured_nothing_is_not_kept(settings: Path, runs: Path, tmp_path: Path) -> None:
@@ -81,15 +150,16 @@ def test_the_command_says_it_at_the_end_and_runs_show_says_it_again(
         command.main(["train", str(settings), "--name", "run", *words])
     assert left.value.code == 0
     lines = [f"{title}: {text}" for title, text in outcome.of(RunFolder(runs / "run")).lines()]
-    assert len(lines) == 2
-    assert all("foreseen by the plan" in line for line in lines)
-    heard = capsys.readouterr()
+    assert all("foreseen" in line for line in lines)
+    heard, report = capsys.readouterr(), runs / "run" / "report.html"
     assert heard.out == f"{runs / 'run'}\n"
-    assert heard.err.splitlines()[-2:] == [f"{line}." for line in lines]
+    assert heard.err.splitlines()[-len(lines) - 1 :] == [*(f"{line}." for line in lines), f"Report: {report}"]
     with pytest.raises(SystemExit):
         command.main(["runs", "show", str(runs / "run"), "--format", "json"])
     shown = json.loads(capsys.readouterr().out)
     assert shown["outcome"] == outcome.of(RunFolder(runs / "run")).as_json()
+    assert shown["report"] == str(report)
     with pytest.raises(SystemExit):
         command.main(["runs", "show", str(runs / "run")])
-    assert [line[0].lower() + line[1:] for line in lines] == capsys.readouterr().out.splitlines()[4:6]
+    words = [line[0].lower() + line[1:] for line in lines]
+    assert [f"report: {report}", *words] == capsys.readouterr().out.splitlines()[4 : 5 + len(lines)]

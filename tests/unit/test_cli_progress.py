@@ -33,6 +33,23 @@ def test_time_left_is_the_median_step_and_all_else_as_often_as_so_far():
     assert slow.describe(datetime(2030, 1, 1, 12, 0)) == "loss 1.0000, 64 images/s, 1 min 00 s left, done at 12:01"
 
 
+def test_what_comes_between_steps_counts_as_often_as_it_is_due():
+    """Five held-out losses and two rounds of samples are still to come when it has done the first of each."""
+    pace, due = Pace(), {"step": 100, "held_out": 6, "samples": 3, "checkpoint": 2}
+    pace.take({"kind": "foreseen", "seconds_each": {"step": 9.0, "samples": 20.0, "checkpoint": 5.0}, "time": 0.0})
+    pace.take({"kind": "start", "step": 0, "steps": 100, "images_per_step": 32, "to_come": due, "time": 0.0})
+    pace.take({"kind": "held_out", "step": 0, "loss": 1.0, "time": 4.0})
+    for step in range(1, 21):
+        pace.take({"kind": "step", "step": step, "loss": 1.0, "seconds": 0.5, "time": 4.0 + step * 0.5})
+    assert pace.remaining == (40.0 + 5 * 4 + 3 * 20 + 2 * 5,) * 2, "what never was is as the plan foresaw it"
+    pace.take({"kind": "samples", "step": 20, "time": 16.0})
+    pace.take({"kind": "note", "text": "So.", "time": 17.0})
+    pace.take({"kind": "checkpoint", "step": 20, "time": 18.0})
+    assert pace.remaining == (40.0 + 5 * 4 + 2 * 2 + 1 * 2,) * 2
+    pace.take({"kind": "done", "step": 20, "time": 18.0})
+    assert pace.foreseen == {}, "a second training may be without a plan"
+
+
 def test_time_left_is_a_range_where_steps_differ():
     pace = Pace()
     pace.take({"kind": "start", "step": 0, "steps": 420, "images_per_step": 10, "time": 0.0})

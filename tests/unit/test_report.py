@@ -75,6 +75,7 @@ def contents():
         counts=[ClassCount(EVIL, 40, 20), ClassCount("tame", 40, 20)],
         quarantined=[(EVIL, f"{EVIL} is empty")],
         took=[("Time", f"3 s for {EVIL}"), ("Memory", "4 GB of the GPU at the peak")],
+        warnings={EVIL: 3},
         settings={"data": {"path": EVIL, "flip": False}, "train": {"steps": 10}},
         versions={"fusain": "1"},
         remarks=[EVIL],
@@ -113,6 +114,7 @@ def test_every_part_is_there(contents):
         "How they came to be",
         "Did it copy?",
         "What it learnt from",
+        "What it warned of",
         "What these numbers cannot say",
         "How it was made",
     )
@@ -131,6 +133,19 @@ def test_what_is_missing_is_left_out(contents):
     assert "How it learnt" not in found
     assert "The numbers" not in found
     assert "Not measured: copies, for want of held_out, training." in found
+
+
+def test_a_run_that_nobody_judged(contents):
+    """Its newest samples stand in front, and no limits of numbers that there are not."""
+    bare = Contents("demo", "", stages=contents.stages, settings=contents.settings, warnings={"once": 1, "often": 2})
+    page = render(bare)
+    found = Reader(page).text
+    for words in ("Nobody chose them", "How they came to be", "How it was made", "once", "often (2 times)"):
+        assert words in found
+    assert page.count("<img") == 8 + 8
+    for words in ("The numbers", "What it draws", "What these numbers cannot say", "How it learnt"):
+        assert words not in found
+    assert "Nobody chose them" not in render(Contents("demo", ""))
 
 
 def test_it_is_written_whole(contents, tmp_path):

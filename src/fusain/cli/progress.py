@@ -15,6 +15,7 @@ import click
 
 from fusain.cli import output
 from fusain.messages.quantities import precise, span
+from fusain.training.course import ENDS, REST, Spent
 
 Event = Mapping[str, Any]
 Report = Callable[[Event], None]
@@ -36,31 +37,31 @@ class Pace:
     loss: float | None = None
     seconds: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
     images_per_step: int = 0
-    first: int | None = None
-    started: float | None = None
-    now: float = 0.0
-    """When the newest event happened, by its own clock."""
-    stepping: float = 0.0
-    """Seconds of all steps so far; the rest of the time went into checkpoints, drawing and measuring."""
+    spent: Spent = field(default_factory=Spent)
+    to_come: Mapping[str, int] = field(default_factory=dict)
+    """How often each part of the course was still to come when this session began."""
+    foreseen: Mapping[str, float] = field(default_factory=dict)
+    """Seconds of each part by a plan, which count until it was done once."""
 
     def take(self, event: Event) -> None:
         self.steps = int(event.get("steps", self.steps))
         self.images_per_step = int(event.get("images_per_step", self.images_per_step))
-        self.now = float(event.get("time", self.now))
         if event["kind"] in ("start", "resumed"):
-            self.step = self.first = int(event.get("step", 0))
-            self.started = self.now
-            self.loss, self.stepping = None, 0.0  # one command may train twice
+            self.step = int(event.get("step", 0))
+            self.loss, self.spent, self.to_come = None, Spent(), event.get("to_come", {})  # one command may train twice
             self.seconds.clear()
         elif event["kind"] == "step":
             self._step(event)
+        elif event["kind"] == "foreseen":
+            self.foreseen = event["seconds_each"]
+        elif event["kind"] in ENDS:
+            self.foreseen = {}
+        self.spent.take(event)
 
     def _step(self, event: Event) -> None:
         self.step = int(event["step"])
-        self.first = self.step - 1 if self.first is None else self.first
         if "seconds" in event:
             self.seconds.append(float(event["seconds"]))
-            self.stepping += self.seconds[-1]
         loss = event.get("loss")
         if loss is not None:
             self.loss = loss if self.loss is None else SMOOTHING * self.loss + (1 - SMOOTHING) * loss
@@ -73,17 +74,26 @@ class Pace:
 
     @property
     def remaining(self) -> tuple[float, float] | None:
-        """Seconds left, from and to: of the last steps the middle half, and all else as often as so far; None while
-        unknown."""
+        """Seconds left, from and to: of the last steps the middle half, and each other part as often as it is due."""
         if len(self.seconds) < min(ENOUGH, self.steps):
             return None
-        done = max(1, self.step - (self.first or 0))
-        between = max(0.0, self.now - self.started - self.stepping) / done if self.started else 0.0
-        left = max(0, self.steps - self.step)
+        between = self.spent.seconds.get(REST, 0.0) / max(1, self.spent.times["step"])
+        left, beside = max(0, self.steps - self.step), self._beside
         low = high = self.seconds[-1]
         if len(self.seconds) > 1:
             low, _, high = statistics.quantiles(self.seconds, method="inclusive")
-        return left * (low + between), left * (high + between)
+        return left * (low + between) + beside, left * (high + between) + beside
+
+    @property
+    def _beside(self) -> float:
+        """Seconds left of all parts but steps: each as it was so far, else as a plan foresaw it."""
+
+        def each(part: str) -> float:
+            so_far = self.spent.each(part)
+            return self.foreseen.get(part, 0.0) if so_far is None else so_far
+
+        left = {part: max(0, times - self.spent.times[part]) for part, times in self.to_come.items() if part != "step"}
+        return sum(times * each(part) for part, times in left.items())
 
     def describe(self, now: datetime | None = None) -> str:
         """Loss, speed and time left in one line."""

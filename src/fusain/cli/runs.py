@@ -62,12 +62,15 @@ def show_one(run: str, runs_folder: Path) -> None:
 
     folder = RunFolder.existing(run, runs_folder)
     summary, settings, took = history.summary(folder), read_json(folder.settings), outcome.of(folder)
+    report = str(folder.report) if folder.report.exists() else None
     checkpoints = sorted(path.name for path in folder.checkpoints.glob("step-*"))
     lines = [f"{summary.name}: {_line(summary)}", f"folder: {folder.path}", f"checkpoints: {', '.join(checkpoints)}"]
     lines += [f"weights: {folder.weights}"] if folder.weights.exists() else []
+    lines += [f"report: {report}"] if report else []
     lines += [f"{title.lower()}: {text}" for title, text in took.lines()]
     lines += [f"{key} = {value}" for key, value in _leaves(settings)]
-    told = {**summary.as_json(), "checkpoints": checkpoints, "outcome": took.as_json(), "settings": settings}
+    told = {**summary.as_json(), "checkpoints": checkpoints, "report": report}
+    told |= {"outcome": took.as_json(), "settings": settings}
     output.show(told, lines)
 
 

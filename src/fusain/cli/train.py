@@ -50,6 +50,8 @@ def verb(
     output.show(result.as_json(), [str(result.folder)], quiet=[str(result.folder)])
     for title, text in result.outcome.lines():
         output.talk(f"{title}: {text}.")
+    if result.report is not None:
+        output.talk(f"Report: {result.report}")
     if result.stopped is not None:
         from fusain.cli.faults import STOPPED
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
 
 from fusain.evaluation import sections
 from fusain.evaluation.curves import Point
 from fusain.evaluation.evaluator import Judgement
-from fusain.evaluation.evidence import Evidence, Images
+from fusain.evaluation.evidence import Evidence, Images, ImageSet
 from fusain.evaluation.page import page, tag
+
+NOTHING_DRAWN: Final = Evidence(ImageSet(np.zeros((0, 1, 1, 3), np.uint8)))
+NOT_JUDGED: Final = Judgement({}, {})
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,8 @@ class Contents:
 
     title: str
     lead: str
-    evidence: Evidence
-    judgement: Judgement
+    evidence: Evidence = NOTHING_DRAWN
+    judgement: Judgement = NOT_JUDGED
     drawing: str = ""
     """How the images were drawn, as part of a sentence."""
     held_out_curve: Sequence[Point] = ()
@@ -59,6 +64,8 @@ class Contents:
     """Name and reason of each image that was put aside."""
     took: Sequence[tuple[str, str]] = ()
     """What the training took against what was foreseen, as titles and texts."""
+    warnings: Mapping[str, int] = field(default_factory=dict)
+    """What was warned of while it trained, and how often."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     remarks: Sequence[str] = ()
@@ -68,8 +75,11 @@ class Contents:
 def write(contents: Contents, path: Path) -> None:
     """Write the report beside `path` and rename it, so that nobody opens half of it."""
     waiting = path.with_name(f".{path.name}.tmp")
-    waiting.write_text(render(contents), encoding="utf-8")
-    waiting.replace(path)
+    try:
+        waiting.write_text(render(contents), encoding="utf-8")
+        waiting.replace(path)
+    finally:
+        waiting.unlink(missing_ok=True)
 
 
 def render(contents: Contents) -> str:

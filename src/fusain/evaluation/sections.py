@@ -22,19 +22,26 @@ NOTHING: Final = Html("")
 
 
 def header(contents: Contents) -> Html:
-    """What was learnt, at a glance: a mixed row of images before any number."""
+    """What was learnt, at a glance: a mixed row of images before any number, or else the newest samples."""
     images = contents.evidence.generated
     shown = [picture(images.images[row], images.name(row)) for row in _mixed(images, IN_RIBBON)]
-    ribbon = tag("div", tag("div", *shown, class_="tiles"), class_="ribbon") if shown else NOTHING
-    drawing = f"Drawn by this model{', ' + contents.drawing if contents.drawing else ''}. Nobody chose them."
-    return tag(
-        "header",
+    shown = shown or [picture(image, name) for name, image in _newest(contents)]
+    top = [
         tag("div", "Fusain", class_="brand"),
         tag("h1", contents.title),
         tag("p", contents.lead, class_="lead"),
-        ribbon,
-        tag("p", drawing, class_="small soft"),
-    )
+    ]
+    if shown:
+        drawing = f"Drawn by this model{', ' + contents.drawing if contents.drawing else ''}. Nobody chose them."
+        ribbon = tag("div", tag("div", *shown, class_="tiles"), class_="ribbon")
+        top += [ribbon, tag("p", drawing, class_="small soft")]
+    return tag("header", *top)
+
+
+def _newest(contents: Contents) -> list[tuple[str, np.ndarray]]:
+    """The samples of the last stage."""
+    found = [(name, image) for stage in contents.stages[-1:] for name, row in stage.rows.items() for image in row]
+    return found[:IN_RIBBON]
 
 
 def numbers(contents: Contents) -> Html:
@@ -205,8 +212,18 @@ def _training_sheets(training: ImageSet, classes: Sequence[str]) -> Iterator[Htm
         yield tag("div", tag("div", tag("span", name, class_="small soft"), class_="top"), tiles, class_="sheet")
 
 
+def warned(contents: Contents) -> Html:
+    """All that it said of itself on the way."""
+    if not contents.warnings:
+        return NOTHING
+    said = [f"{text} ({count:,} times)" if count > 1 else text for text, count in contents.warnings.items()]
+    return _section("What it warned of", tag("ul", *(tag("li", one) for one in said), class_="plain"))
+
+
 def limits(contents: Contents) -> Html:
     """What the numbers cannot say, and what nobody has looked at."""
+    if not contents.judgement.results and not contents.judgement.left_out:
+        return NOTHING
     said = [result.metric.cannot_say for result in contents.judgement.results.values()]
     lacking = [
         f"Not measured: {kind}, for want of {', '.join(needs)}." for kind, needs in contents.judgement.left_out.items()
@@ -282,6 +299,7 @@ ALL: Final[tuple[Callable[[Any], Html], ...]] = (
     neighbours,
     comparisons,
     data,
+    warned,
     limits,
     setup,
 )

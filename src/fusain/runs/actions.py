@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import torch
 
+from fusain.data.dataset import Dataset
 from fusain.errors import FusainError, StorageError, UsageError
 from fusain.generation import prompt_weights
 from fusain.generation.samplers import SamplerSettings
@@ -24,6 +25,7 @@ from fusain.runs import (
     planning,
     requests,
     resuming,
+    run_report,
     tracking,
     usual,
 )
@@ -57,10 +59,12 @@ class TrainResult:
     stopped: Reason | None
     outcome: Outcome
     """What it took so far against what was foreseen."""
+    report: Path | None = None
+    """Where it was trained to its end: all that there is to show of it."""
 
     def as_json(self) -> dict[str, Any]:
         found = {"run": str(self.folder), "step": self.step, "steps": self.steps, "stopped": self.stopped}
-        return {**found, "outcome": self.outcome.as_json()}
+        return {**found, "report": str(self.report) if self.report else None, "outcome": self.outcome.as_json()}
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ def _train(
         for notice in resolved.notices:
             log("warning", code=notice.code, text=str(notice))
         try:
-            trainer = _start(settings, folder, log, others, resume=resume, allow_change=allow_change)
+            trainer, dataset = _start(settings, folder, log, others, resume=resume, allow_change=allow_change)
         except Stopped as stop:
             step = _saved_step(Checkpoints(folder.checkpoints, keep=settings.checkpoint.keep))
             log("stopped", step=step, reason=stop.reason)
@@ -137,6 +141,7 @@ def _train(
         epochs = trainer.plan.steps / trainer.plan.steps_per_epoch
         for notice in trainer.parts.method.foreseen(trainer.parts.family, epochs):
             log("warning", code=notice.code, text=str(notice))
+        has_report = trainer.step >= trainer.plan.steps and folder.report.exists()  # of what it is already
         try:
             stopped = _finish(trainer, folder, log, others)
             if stopped is None and settings.weights_folder is not None:
@@ -147,8 +152,11 @@ def _train(
             raise
         device = trainer.parts.engine.device
         log("took", memory=peak.reached(device), holder=peak.holder(device))
+        if stopped is None:
+            has_report = has_report or run_report.write(folder, dataset, log)
         log.close()
-    return TrainResult(folder.path, trainer.step, trainer.plan.steps, stopped, outcome.of(folder))
+    report_file = folder.report if has_report else None
+    return TrainResult(folder.path, trainer.step, trainer.plan.steps, stopped, outcome.of(folder), report_file)
 
 
 def _finish(trainer: Trainer, folder: RunFolder, log: EventLog, others: Crew) -> Reason | None:
@@ -177,7 +185,7 @@ def _start(
     *,
     resume: Resume,
     allow_change: Collection[str],
-) -> Trainer:
+) -> tuple[Trainer, Dataset]:
     """A trainer at the step from which it goes on; a run that stands is never begun anew in silence."""
     checkpoints = Checkpoints(folder.checkpoints, keep=settings.checkpoint.keep)
 
@@ -217,7 +225,9 @@ def _start(
     data = settings.data.model_copy(update={"revision": dataset.settings.revision})
     pinned = settings.model_copy(update={"family": trainer.parts.family.pinned(settings.family), "data": data})
     write_json(folder.settings, pinned.model_dump(mode="json"))
-    return trainer
+    if known := foreseen.of(folder):
+        log("foreseen", seconds_each=known.seconds_each)
+    return trainer, dataset
 
 
 def _saved_step(checkpoints: Checkpoints) -> int:

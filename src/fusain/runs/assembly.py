@@ -178,8 +178,7 @@ def build_trainer(
     learner.family.encoders_to(engine.device)  # a base that learns in few bits would not fit in full beside them
     with engine.accelerator.main_process_first():
         encoding.ahead(learner.family, learner.method, dataset, report=log)
-    measured = max(train.batch_size, few(HELD_OUT_BATCH, settings.family.size**2, whole=LARGEST_OF_MANY))
-    held_out = list(held_out_batches(dataset, batch_size=min(HELD_OUT_BATCH, measured), limit=HELD_OUT_IMAGES))
+    held_out = list(held_out_of(settings, dataset))
 
     def sample(step: int) -> None:
         target = folder.samples / f"step-{step:08d}"
@@ -188,8 +187,7 @@ def build_trainer(
         if shown:
             show(target, shown, count=drawing.count)
         else:
-            usual = requests.usual(family, drawing.prompts or list(dict.fromkeys(captions))[:CAPTIONS_DRAWN])
-            wanted = requests.each(usual, count=drawing.count, seed=drawing.seed, negative=drawing.negative)
+            wanted = samples_of(settings, family, captions)
             draw_into(target, family, wanted, drawing, facts={"run": folder.name, "step": step}, engine=engine)
         log("samples", step=step, path=str(target.relative_to(folder.path)))
 
@@ -229,6 +227,19 @@ def lesson(settings: RunSettings, dataset: Dataset, plan: Plan) -> Lesson:
         learning_rate=settings.train.learning_rate,
         trigger=", ".join(called),
     )
+
+
+def held_out_of(settings: RunSettings, dataset: Dataset) -> Iterator[Batch]:
+    """What the held-out loss is measured on."""
+    most = max(settings.train.batch_size, few(HELD_OUT_BATCH, settings.family.size**2, whole=LARGEST_OF_MANY))
+    return held_out_batches(dataset, batch_size=min(HELD_OUT_BATCH, most), limit=HELD_OUT_IMAGES)
+
+
+def samples_of(settings: RunSettings, family: Family, captions: Sequence[str]) -> list[Wanted]:
+    """What is drawn while it trains."""
+    drawing = settings.samples
+    usual = requests.usual(family, drawing.prompts or list(dict.fromkeys(captions))[:CAPTIONS_DRAWN])
+    return requests.each(usual, count=drawing.count, seed=drawing.seed, negative=drawing.negative)
 
 
 def show(target: Path, rows: Mapping[str, torch.Tensor], *, count: int) -> None:

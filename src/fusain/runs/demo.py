@@ -175,9 +175,9 @@ def demo(
     say("Training the judge of the classes on other drawings, then judging.")
     evidence = _evidence(dataset, drawn)
     judgement = judge(evidence)
-    write_json(run.path / "metrics.json", judgement.as_json())
     shown = _contents(run, settings, dataset, evidence, judgement, taught)
     reports.write(shown, run.report)
+    write_json(run.metrics, judgement.as_json())
     per_class = {name: part.value for name, part in judgement["class_accuracy"].parts.items()}
     return DemoResult(
         run.path, _since(started), run.report, sheet, trained.step, len(drawn), judgement, per_class, taught
@@ -266,7 +266,7 @@ def _free_run(settings: RunSettings) -> RunFolder:
         run = RunFolder.named(settings.runs_folder, name)
         if not run.exists():
             return run
-        if not run.report.exists() and not lock.is_held(run.lock) and _has_settings(run, settings):
+        if not run.metrics.exists() and not lock.is_held(run.lock) and _has_settings(run, settings):
             return run
     raise AssertionError("names never end")
 

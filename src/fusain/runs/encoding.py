@@ -14,7 +14,7 @@ import torch
 from fusain.data import index_cache, stored
 from fusain.data.batch import Batch
 from fusain.data.columns import Dataset
-from fusain.data.encoded import EncodedCaptions, EncodedImages
+from fusain.data.encoded import IMAGES_AT_ONCE, EncodedCaptions, EncodedImages, few
 from fusain.data.shapes import Shape
 from fusain.data.stored import Stored
 from fusain.models.family import Family, at_rest
@@ -45,18 +45,24 @@ def ahead(family: Family, method: Method, dataset: Dataset, *, report: Callable[
             family.rest({ENCODERS["images"]})
 
 
-def as_stored(family: Family, method: Method, dataset: Dataset, few: Iterator[Batch]) -> Iterator[Batch]:
+def as_stored(family: Family, method: Method, dataset: Dataset, some: Iterator[Batch]) -> Iterator[Batch]:
     """A few batches as they will be handed over once everything is stored, for whoever measures a step before that."""
     if not _may_store(family, method, dataset):
-        return few
-    batches, parts = list(few), ENCODERS.keys() - dict(_hindrances(method, dataset)).keys()
+        return some
+    batches, parts = list(some), ENCODERS.keys() - dict(_hindrances(method, dataset)).keys()
     with torch.no_grad(), at_rest(family.network):
         if "images" in parts:
-            batches = [replace(one, encoded_images=family.encode_pixels(one.pixels_BCHW)) for one in batches]
+            batches = [replace(one, encoded_images=_encoded(family, one.pixels_BCHW)) for one in batches]
         if "captions" in parts:
             batches = [replace(one, encoded_captions=family.encode_captions(one.captions or ())) for one in batches]
     family.rest({ENCODERS[part] for part in parts})
     return iter(batches)
+
+
+def _encoded(family: Family, pixels_BCHW: torch.Tensor) -> torch.Tensor:
+    """As many at once as where they are stored, for more would take memory that no training takes."""
+    at_once = few(IMAGES_AT_ONCE, pixels_BCHW.shape[2] * pixels_BCHW.shape[3])
+    return torch.cat([family.encode_pixels(part) for part in torch.split(pixels_BCHW, at_once)])
 
 
 def size(family: Family, method: Method, dataset: Dataset) -> int:

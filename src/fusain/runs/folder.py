@@ -86,6 +86,11 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def metrics(self) -> Path:
+        """What was measured of a run that was judged, and written last."""
+        return self.path / "metrics.json"
+
+    @property
     def publish(self) -> Path:
         """The model card and its picture, as they go to the hub."""
         return self.path / "publish"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from fusain.data import index_cache, stored
 from fusain.errors import StorageError
@@ -15,46 +17,83 @@ from fusain.runs import resuming
 from fusain.runs.folder import RunFolder, read_json, write_json
 from fusain.runs.settings import RunSettings
 
-if TYPE_CHECKING:
-    from fusain.runs.planning import RunPlan
-
 BESIDE_A_STEP: Final = (
     *("checkpoint.", "samples.", "track.", "runs_folder", "weights_folder", "family.revision", "data.revision"),
     *("train.steps", "train.epochs", "train.held_out_every_steps", "train.seed"),
 )
 """Settings that neither time nor memory of a step hangs on: a plan holds for all runs that differ in these only."""
+OF_SAMPLES: Final = frozenset(("sampler", "steps", "guidance", "count", "prompts"))
+"""What a round of samples takes hangs on these."""
 
 
-def keep(settings: RunSettings, plan: RunPlan) -> None:
+@dataclass(frozen=True)
+class Foreseen:
+    """What was measured before, by which runs of these settings are foreseen, however long they are."""
+
+    seconds_each: Mapping[str, float]
+    """By the parts of a training's course; what is not there was not foreseen."""
+    seconds_at_start: float
+    """What the first step takes longer than the others."""
+    seconds_per_step_range: tuple[float, float]
+    """The fastest and the slowest that was measured."""
+    memory: int
+
+    def seconds(self, times: Mapping[str, int]) -> dict[str, float]:
+        """Of the parts of a course, by how often each comes and how often it starts."""
+        found = {part: times.get(part, 0) * each for part, each in self.seconds_each.items()}
+        found["step"] += times.get("start", 1) * self.seconds_at_start
+        return found
+
+    def whole(self, times: Mapping[str, int]) -> float:
+        return sum(self.seconds(times).values())
+
+    def ends(self, times: Mapping[str, int]) -> tuple[float, float]:
+        """The range of the whole, as much as the steps differ."""
+        without = self.whole(times) - times["step"] * self.seconds_each["step"]
+        low, high = (without + times["step"] * end for end in self.seconds_per_step_range)
+        return low, high
+
+
+def keep(settings: RunSettings, found: Foreseen) -> None:
     """The latest plan of equal settings counts, of those that measured.
 
     A cache that cannot be written costs the comparison at the end and nothing else.
     """
-    if plan.seconds_range is None:
-        return
     path = _path(settings)
     with suppress(OSError, StorageError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(
-            path,
-            {
-                "planned": round(time.time()),
-                "seconds_per_step": plan.seconds_per_step,
-                "seconds_per_step_range": [end / plan.steps for end in plan.seconds_range],
-                "memory": plan.memory_peak,
-            },
-        )
+        write_json(path, {"planned": round(time.time()), **asdict(found), "samples": _of_samples(settings)})
         _prune(path.parent)
 
 
 def take(settings: RunSettings, run: RunFolder) -> None:
-    """Into the folder of a run that begins. Where nobody asked for a plan there is nothing to take."""
+    """Into the folder of a run that begins. Where nobody asked for a plan there is nothing to take.
+
+    Samples that are drawn in another way than was planned are not foreseen.
+    """
     run.foreseen.unlink(missing_ok=True)
     found: dict[str, Any] = {}
-    with suppress(StorageError):
+    with suppress(StorageError, AttributeError, KeyError):
         found = read_json(_path(settings))
+        if found.pop("samples") != _of_samples(settings):
+            found["seconds_each"].pop("samples", None)
     if found:
         write_json(run.foreseen, found)
+
+
+def of(run: RunFolder) -> Foreseen | None:
+    """What was kept when the run began; what cannot be read was not foreseen."""
+    with suppress(StorageError, AttributeError, KeyError, TypeError, ValueError):
+        kept = read_json(run.foreseen)
+        low, high = kept["seconds_per_step_range"]
+        each = {part: float(seconds) for part, seconds in kept["seconds_each"].items()}
+        found = Foreseen(each, float(kept["seconds_at_start"]), (float(low), float(high)), int(kept["memory"]))
+        return found if "step" in each else None
+    return None
+
+
+def _of_samples(settings: RunSettings) -> dict[str, Any]:
+    return settings.samples.model_dump(mode="json", include=set(OF_SAMPLES))
 
 
 def _path(settings: RunSettings) -> Path:

@@ -12,18 +12,30 @@ from fusain.data.dataset import Dataset, check_batch
 from fusain.data.report import DataReport
 from fusain.errors import StorageError
 from fusain.messages.quantities import duration, size, span
-from fusain.runs import assembly, class_images, compile_choice, encoding, forecast, foreseen, measured_step, usual
+from fusain.runs import (
+    assembly,
+    class_images,
+    compile_choice,
+    encoding,
+    forecast,
+    foreseen,
+    measured_beside,
+    measured_step,
+    usual,
+)
 from fusain.runs.folder import RunFolder
 from fusain.runs.forecast import Forecast
+from fusain.runs.foreseen import Foreseen
 from fusain.runs.measured_step import MeasuredStep
 from fusain.runs.settings import RunSettings, make_plan
 from fusain.settings.layers import Overrides
 from fusain.settings.notice import Notice
 from fusain.settings.read import resolve_source
 from fusain.training import peak
+from fusain.training.course import PARTS, Plan
 from fusain.training.diagnosis import in_words
 from fusain.training.optimizers import kind_of
-from fusain.training.trainer import Plan
+from fusain.training.trainer import TrainSettings
 
 
 @dataclass(frozen=True)
@@ -56,7 +68,10 @@ class RunPlan:
     class_images_seconds: float | None
     """What drawing them takes about, before the first step."""
     seconds_per_step: float | None
+    course: dict[str, tuple[int, float]] | None
+    """How often each part of the training comes, and the seconds that all of it takes."""
     seconds: float | None
+    """Of the whole, from the first step to the last."""
     seconds_range: tuple[float, float] | None
     """By the fastest and the slowest of the steps that were measured."""
 
@@ -93,13 +108,21 @@ class RunPlan:
             yield "to draw", f"{self.class_images_to_draw:,} class images before the first step{about}"
         if self.stored_encodings:
             yield "stored encodings", f"{size(self.stored_encodings)} in the cache folder"
-        if self.seconds_range is None or self.seconds_per_step is None:
+        yield from self._lines_of_time()
+
+    def _lines_of_time(self) -> Iterator[tuple[str, str]]:
+        if self.seconds_range is None or self.seconds_per_step is None or self.course is None:
             yield "time", "not measured"
-        else:
-            yield (
-                "time",
-                f"about {span(*self.seconds_range)} ({self.seconds_per_step * 1000:.0f} ms a step), samples apart",
-            )
+            return
+        pace = f"{self.seconds_per_step * 1000:.0f} ms a step"
+        yield "time", f"about {span(*self.seconds_range)} from the first step to the last ({pace})"
+        beside = [
+            f"{duration(seconds)} for {times:,} {PARTS[part]}"
+            for part, (times, seconds) in self.course.items()
+            if part != "step" and seconds >= 1
+        ]
+        if beside:
+            yield "of it", ", ".join(beside)
 
 
 def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True) -> RunPlan:
@@ -122,6 +145,8 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
         settings = compile_choice.made(settings, dataset, compiling.append)
     of_captions = assembly.foreseen(learner, dataset, assembly.captions_read(learner, dataset))
     step = _measured(settings, dataset, compiling) if measure else None
+    times = numbers.to_come()
+    known = _foreseen(settings, dataset, step, parameters) if step else None
     missing = class_images.missing(dataset)
     found = RunPlan(
         settings=settings.model_dump(mode="json"),
@@ -149,10 +174,12 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
         class_images_to_draw=missing,
         class_images_seconds=_seconds_of_drawing(settings, missing, step) if step else None,
         seconds_per_step=step.seconds if step else None,
-        seconds=step.seconds * numbers.steps if step else None,
-        seconds_range=(step.fastest * numbers.steps, step.slowest * numbers.steps) if step else None,
+        course={part: (times[part], seconds) for part, seconds in known.seconds(times).items()} if known else None,
+        seconds=known.whole(times) if known else None,
+        seconds_range=known.ends(times) if known else None,
     )
-    foreseen.keep(settings, found)
+    if known:
+        foreseen.keep(settings, known)
     return found
 
 
@@ -160,8 +187,24 @@ def _measured(settings: RunSettings, dataset: Dataset, told: list[str]) -> Measu
     def not_compiled(fault: Exception) -> None:
         told.append(str(Notice("W-ENV-001", where="engine.compile", fault=in_words(fault))))
 
+    def not_drawn(fault: Exception) -> None:
+        told.append(str(Notice("W-SAMPLE-001", where="samples", fault=in_words(fault))))
+
     is_compiled = settings.engine.compile == "on"
-    return measured_step.measure(settings, dataset, not_compiled, one_batch=is_compiled)
+    return measured_step.measure(settings, dataset, not_compiled, one_batch=is_compiled, not_drawn=not_drawn)
+
+
+def _foreseen(settings: RunSettings, dataset: Dataset, step: MeasuredStep, parameters: int) -> Foreseen:
+    """What each part of the course takes; each shape of images is compiled by itself, at the first of its steps."""
+    saved = round(4 * parameters * _copies_saved(settings.train))
+    beside = {**step.beside, "checkpoint": measured_beside.of_checkpoint(_existing(settings.runs_folder), saved)}
+    starts = usual.count_shapes(dataset) if settings.engine.compile == "on" else 1
+    return Foreseen(
+        {"step": step.seconds, **beside},
+        starts * max(0.0, step.first - step.seconds),
+        (step.fastest, step.slowest),
+        step.memory,
+    )
 
 
 def foreseen_memory(settings: RunSettings, dataset: Dataset) -> Forecast:
@@ -197,10 +240,13 @@ def require_disk(settings: RunSettings, dataset: Dataset, folder: RunFolder, ske
 
 def _disk(settings: RunSettings, numbers: Plan, parameters: int) -> int:
     """Kept checkpoints, one more while it is written, and the final weights."""
-    train = settings.train
-    parts = 1 + kind_of(train.optimizer).states + bool(train.ema_decay)
     kept = min(settings.checkpoint.keep, max(1, numbers.steps // numbers.checkpoint_every)) + 1 + len(numbers.snapshots)
-    return round(parameters * 4 * (parts * kept + 1))
+    return round(parameters * 4 * (_copies_saved(settings.train) * kept + 1))
+
+
+def _copies_saved(train: TrainSettings) -> float:
+    """What a checkpoint holds, counted in all that learns: itself, what the optimizer remembers, and the average."""
+    return 1 + kind_of(train.optimizer).states + bool(train.ema_decay)
 
 
 def _count_parameters(learner: assembly.Learner) -> int:

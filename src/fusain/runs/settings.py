@@ -22,11 +22,12 @@ from fusain.runs.folder import RunFolder, read_json
 from fusain.settings.notice import Notice
 from fusain.settings.section import Section, basic, one_of
 from fusain.training.checkpoint import CheckpointSettings
+from fusain.training.course import Plan
 from fusain.training.engine import EngineSettings
 from fusain.training.method import Method
 from fusain.training.optimizers import KINDS, kind_of
 from fusain.training.tracker import TrackSettings
-from fusain.training.trainer import Plan, TrainSettings
+from fusain.training.trainer import TrainSettings
 
 FAMILIES: dict[str, type[Family]] = find(fusain.models.families, Family)
 METHODS: dict[str, type[Method]] = find(fusain.training.methods, Method)

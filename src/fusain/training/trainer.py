@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from fusain.training import checkpoint as checkpoints
 from fusain.training import diagnosis, optimizer_memory, sharding
 from fusain.training.averaging import make_average
 from fusain.training.checkpoint import Checkpoint, Checkpoints
+from fusain.training.course import Plan
 from fusain.training.engine import Engine
 from fusain.training.events import EventLog
 from fusain.training.held_out import held_out_loss
@@ -68,21 +69,6 @@ class TrainSettings(ScheduleSettings, OptimizerSettings):
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give either steps or epochs")
         return self
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The numbers that the loop runs by, resolved from settings and data."""
-
-    steps: int
-    steps_per_epoch: float
-    checkpoint_every: int
-    held_out_every: int
-    sample_every: int
-    snapshots: Collection[int] = ()
-
-    def is_due(self, step: int, every: int) -> bool:
-        return every > 0 and (step % every == 0 or step == self.steps)
 
 
 @dataclass(frozen=True)
@@ -135,7 +121,8 @@ class Trainer:
         draws_per_step = self.settings.batch_size * self.settings.accumulation
         with stop.listening(), diagnosis.device_faults_told(self.settings, parts.engine, lambda: self.step + 1):
             batches = parts.batches(self.draws)
-            report("start", step=self.step, steps=plan.steps, images_per_step=draws_per_step)
+            to_come = plan.to_come(self.step)
+            report("start", step=self.step, steps=plan.steps, images_per_step=draws_per_step, to_come=to_come)
             if self.step == 0:
                 self._measure_held_out()
             while self.step < plan.steps:
