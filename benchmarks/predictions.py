@@ -53,14 +53,14 @@ class Case:
 
 
 CASES = (
-    Case("unconditional", "sprites", 40),
-    Case("class-conditional", "sprites", 30),
+    Case("unconditional", "sprites", 30),
+    Case("class-conditional", "sprites", 20),
     Case("demo", "sprites", 150),
     Case("text-to-image", "faces", 25, ON_MINI),
     Case("lora", "faces", 60, ON_MINI),
     Case("dreambooth", "ada", 60, ON_MINI | OF_A_SUBJECT),
     Case("dreambooth-lora", "ada", 60, ON_MINI | OF_A_SUBJECT),
-    Case("demo-character", "ada", 30, OF_A_SUBJECT),
+    Case("demo-character", "ada-masked", 30, OF_A_SUBJECT),
     Case("textual-inversion", "ada", 60, ON_MINI),
     Case("sdxl-lora", "faces", 60, ON_TINY_XL),
 )
@@ -147,7 +147,13 @@ def _ada(folder: Path) -> None:
         Image.fromarray(picture).save(folder / f"{number}.png")
 
 
-MAKERS = {"faces": _faces, "ada": _ada, "base-xl": partial(fresh.write, fresh.TINY_XL)}
+def _ada_masked(folder: Path) -> None:
+    """The same with masks beside them."""
+    caricatures.write_folder(caricatures.portraits("Ada", 8), folder, with_masks=True)
+    (folder / "metadata.jsonl").unlink()
+
+
+MAKERS = {"faces": _faces, "ada": _ada, "ada-masked": _ada_masked, "base-xl": partial(fresh.write, fresh.TINY_XL)}
 
 
 def main(arguments: list[str] | None = None) -> None:
