@@ -50,7 +50,7 @@ def test_what_was_planned_is_kept_with_the_run_and_held_against_what_it_took(set
         "rest": None,
     }
     each, times = kept["seconds_each"], {"step": 12, "held_out": 3, "samples": 2, "checkpoint": 3}
-    whole = kept["seconds_at_start"] + sum(times[part] * seconds for part, seconds in each.items())
+    whole = sum(times[part] * seconds for part, seconds in each.items()) + sum(kept["seconds_at_first"].values())
     assert told["seconds_foreseen"] == pytest.approx(whole)
     assert told["seconds_compared"] == told["seconds"]
     steps = sum(row["seconds"] for row in kinds(runs / "run", "step"))

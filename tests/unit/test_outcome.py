@@ -12,7 +12,7 @@ from fusain.runs.folder import RunFolder
 PLAN = {
     "planned": 1,
     "seconds_each": {"step": 10.0, "held_out": 4.0, "samples": 20.0, "checkpoint": 2.0},
-    "seconds_at_start": 0.0,
+    "seconds_at_first": {},
     "seconds_per_step_range": [9.0, 12.5],
     "memory": 800_000_000,
 }
@@ -69,17 +69,17 @@ def test_a_run_that_was_planned(tmp_path: Path) -> None:
 
 
 def test_the_whole_time_is_compared(tmp_path: Path) -> None:
-    """With held-out losses, samples and checkpoints, and what the first step takes longer."""
+    """With held-out losses, samples and checkpoints, and what the first of each take longer."""
     rows = [{"kind": "start", "step": 0, "time": 0.0}, {"kind": "held_out", "step": 0, "time": 5.0}]
     rows += session(1, 10, at=5)[1:]
     rows += [{"kind": "held_out", "step": 10, "time": 110.0}, {"kind": "samples", "step": 10, "time": 135.0}]
     rows += [{"kind": "checkpoint", "step": 10, "time": 138.0}, {"kind": "done", "step": 10, "time": 140.0}]
-    planned = run(tmp_path, rows, PLAN | {"seconds_at_start": 7.0})
+    planned = run(tmp_path, rows, PLAN | {"seconds_at_first": {"step": 5.0, "samples": 2.0}})
     assert told(planned) == [
         "Time: 2 min 20 s for 10 steps and all between them, 1.02 times the 2 min 17 s foreseen by the plan "
         "(2 min 07 s to 2 min 42 s)",
-        "Of it: 1 min 40 s for steps (1 min 47 s foreseen), 10 s for held-out losses (8 s foreseen), "
-        "25 s for rounds of samples (20 s foreseen), 3 s for checkpoints (2 s foreseen), 2 s for the rest",
+        "Of it: 1 min 40 s for steps (1 min 45 s foreseen), 10 s for held-out losses (8 s foreseen), "
+        "25 s for samples (22 s foreseen), 3 s for checkpoints (2 s foreseen), 2 s for the rest",
     ]
     assert outcome.of(planned).seconds_foreseen == 10 * 10 + 7 + 2 * 4 + 20 + 2
 
@@ -90,9 +90,9 @@ def test_what_was_not_foreseen_is_no_part_of_the_ratio(tmp_path: Path) -> None:
     rows = [*session(1, 10, at=0, seconds=11), {"kind": "samples", "step": 10, "time": 150.0}]
     planned = run(tmp_path, rows, PLAN | {"seconds_each": each})
     assert told(planned) == [
-        "Time: 2 min 30 s for 10 steps and all between them; without rounds of samples 1.10 times the 1 min 40 s "
+        "Time: 2 min 30 s for 10 steps and all between them; without samples 1.10 times the 1 min 40 s "
         "foreseen by the plan (1 min 30 s to 2 min 05 s)",
-        "Of it: 1 min 50 s for steps (1 min 40 s foreseen), 40 s for rounds of samples",
+        "Of it: 1 min 50 s for steps (1 min 40 s foreseen), 40 s for samples",
     ]
     assert outcome.of(planned).as_json()["seconds_compared"] == 110.0
 
@@ -108,7 +108,7 @@ def test_pauses_count_nothing_and_what_was_done_twice_counts_once(tmp_path: Path
     rows += [{"kind": "note", "text": "taken over", "time": 50_000.0}, *session(14, 20, at=50_010)]
     rows += [{"kind": "held_out", "step": 20, "time": 50_083.0}, {"kind": "done", "step": 20, "time": 50_085.0}]
     rows += [{"kind": "took", "memory": 600_000_000, "holder": "process", "time": 50_090.0}]
-    assert told(run(tmp_path, rows, PLAN | {"seconds_at_start": 1.0})) == [
+    assert told(run(tmp_path, rows, PLAN | {"seconds_at_first": {"step": 1.0}})) == [
         "Time: 3 min 37 s for 20 steps and all between them, 1.04 times the 3 min 29 s foreseen by the plan "
         "(3 min 09 s to 4 min 19 s)",
         "Of it: 3 min 20 s for steps (3 min 23 s foreseen), 3 s for held-out losses (4 s foreseen), "

@@ -32,17 +32,20 @@ class Foreseen:
 
     seconds_each: Mapping[str, float]
     """By the parts of a training's course; what is not there was not foreseen."""
-    seconds_at_start: float
-    """What the first step takes longer than the others."""
+    seconds_at_first: Mapping[str, float]
+    """What each takes longer when a session comes to it for the first time."""
     seconds_per_step_range: tuple[float, float]
     """The fastest and the slowest that was measured."""
     memory: int
 
     def seconds(self, times: Mapping[str, int]) -> dict[str, float]:
         """Of the parts of a course, by how often each comes and how often it starts."""
-        found = {part: times.get(part, 0) * each for part, each in self.seconds_each.items()}
-        found["step"] += times.get("start", 1) * self.seconds_at_start
-        return found
+
+        def of_part(part: str, each: float) -> float:
+            first = min(times.get(part, 0), times.get("start", 1))
+            return times.get(part, 0) * each + first * self.seconds_at_first.get(part, 0.0)
+
+        return {part: of_part(part, each) for part, each in self.seconds_each.items()}
 
     def whole(self, times: Mapping[str, int]) -> float:
         return sum(self.seconds(times).values())
@@ -86,8 +89,11 @@ def of(run: RunFolder) -> Foreseen | None:
     with suppress(StorageError, AttributeError, KeyError, TypeError, ValueError):
         kept = read_json(run.foreseen)
         low, high = kept["seconds_per_step_range"]
-        each = {part: float(seconds) for part, seconds in kept["seconds_each"].items()}
-        found = Foreseen(each, float(kept["seconds_at_start"]), (float(low), float(high)), int(kept["memory"]))
+        each, first = (
+            {part: float(seconds) for part, seconds in kept[key].items()}
+            for key in ("seconds_each", "seconds_at_first")
+        )
+        found = Foreseen(each, first, (float(low), float(high)), int(kept["memory"]))
         return found if "step" in each else None
     return None
 

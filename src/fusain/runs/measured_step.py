@@ -18,6 +18,7 @@ from fusain.data.dataset import Dataset
 from fusain.data.loader import Loader
 from fusain.models.family import Family
 from fusain.runs import assembly, encoding, measured_beside
+from fusain.runs.measured_beside import Took
 from fusain.runs.settings import RunSettings
 from fusain.training import engine as engines
 from fusain.training import peak
@@ -40,8 +41,8 @@ class MeasuredStep:
     fastest: float
     slowest: float
     memory: int
-    beside: Mapping[str, float] = field(default_factory=dict)
-    """Of other parts of the course, where they were asked for and there are such."""
+    beside: Mapping[str, Took] = field(default_factory=dict)
+    """Other parts of the course, where they were asked for and there are such."""
 
 
 def measure(
@@ -89,7 +90,7 @@ def measure(
         if engine.device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
-    beside = {}
+    beside: dict[str, Took] = {}
     if not_drawn is not None:
         beside = measured_beside.measure(settings, dataset, learner, engine, next(batches, None), not_drawn)
     warm = seconds[WARM_STEPS:]

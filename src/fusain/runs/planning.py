@@ -26,6 +26,7 @@ from fusain.runs import (
 from fusain.runs.folder import RunFolder
 from fusain.runs.forecast import Forecast
 from fusain.runs.foreseen import Foreseen
+from fusain.runs.measured_beside import Took
 from fusain.runs.measured_step import MeasuredStep
 from fusain.runs.settings import RunSettings, make_plan
 from fusain.settings.layers import Overrides
@@ -117,7 +118,7 @@ class RunPlan:
         pace = f"{self.seconds_per_step * 1000:.0f} ms a step"
         yield "time", f"about {span(*self.seconds_range)} from the first step to the last ({pace})"
         beside = [
-            f"{duration(seconds)} for {times:,} {PARTS[part]}"
+            f"{duration(seconds)} for {PARTS[part]} ({times:,} ×)"
             for part, (times, seconds) in self.course.items()
             if part != "step" and seconds >= 1
         ]
@@ -196,12 +197,16 @@ def _measured(settings: RunSettings, dataset: Dataset, told: list[str]) -> Measu
 
 def _foreseen(settings: RunSettings, dataset: Dataset, step: MeasuredStep, parameters: int) -> Foreseen:
     """What each part of the course takes; each shape of images is compiled by itself, at the first of its steps."""
+    shapes = usual.count_shapes(dataset) if settings.engine.compile == "on" else 1
     saved = round(4 * parameters * _copies_saved(settings.train))
-    beside = {**step.beside, "checkpoint": measured_beside.of_checkpoint(_existing(settings.runs_folder), saved)}
-    starts = usual.count_shapes(dataset) if settings.engine.compile == "on" else 1
+    took = {
+        "step": Took(step.seconds, shapes * max(0.0, step.first - step.seconds)),
+        **step.beside,
+        "checkpoint": measured_beside.of_checkpoint(_existing(settings.runs_folder), saved),
+    }
     return Foreseen(
-        {"step": step.seconds, **beside},
-        starts * max(0.0, step.first - step.seconds),
+        {part: one.each for part, one in took.items()},
+        {part: one.more_at_first for part, one in took.items()},
         (step.fastest, step.slowest),
         step.memory,
     )

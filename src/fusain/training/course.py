@@ -13,7 +13,7 @@ from typing import Any, Final
 PARTS: Final = {
     "step": "steps",
     "held_out": "held-out losses",
-    "samples": "rounds of samples",
+    "samples": "samples",
     "checkpoint": "checkpoints",
 }
 """What people call them, by the kind of the event that ends each."""
