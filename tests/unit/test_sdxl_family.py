@@ -166,6 +166,7 @@ def test_stored_latents_and_captions_change_nothing(base: Path) -> None:
     assert torch.equal(plain.framings_B6, stored.framings_B6)
     assert torch.equal(plain.states_BLD, stored.states_BLD)
     assert torch.equal(plain.pooled_BP, stored.pooled_BP)
+    assert stored.states_BLD.is_contiguous()  # or each layer that reads them keeps a copy until the backward pass
 
 
 def test_images_that_nothing_is_known_of_are_whole(base: Path) -> None:

@@ -217,7 +217,8 @@ class StableDiffusionXL(LatentFamily):
     def _unpacked(self, rows: torch.Tensor) -> Read:
         width = self.base.components["unet"].config["cross_attention_dim"]
         pooled = self.base.components["text_encoder_2"].config["projection_dim"]
-        return rows[:, :-pooled].reshape(len(rows), -1, width), rows[:, -pooled:]
+        states_BLD = rows[:, :-pooled].reshape(len(rows), -1, width)
+        return states_BLD.contiguous(), rows[:, -pooled:]  # else each layer that reads the states keeps its own copy
 
     def tokens(self, captions: Sequence[str]) -> tuple[torch.Tensor, ...]:
         """For each text encoder."""
