@@ -1,19 +1,32 @@
-"""Steps of full-size Stable Diffusion 1.x and XL on a GPU.
+"""Steps of full-size Stable Diffusion 1.x and XL on a GPU: the real loop, and the bare step of its network.
 
-Seconds, peak memory, TFLOP/s and their share of what the GPU can; networks have the published configurations and random
-weights, so nothing is downloaded. LoRA (base in 8 bits) and all weights (Adafactor, fused backward), batch 1, bf16,
-activations recomputed, encodings stored; each as it is and compiled, with --channels-last in that layout. Rows are
-printed as in benchmarks/RESULTS.md. With --small the same runs on a CPU with tiny networks, as a test.
+Networks have the published configurations and random weights, so nothing is downloaded. What learns: a LoRA above a
+base in 8 bits, all weights, and all weights kept in bf16 (both with Adafactor and a fused backward pass); batch 1,
+bf16, activations recomputed, encodings stored. A LoRA also compiled, which a fused backward pass cannot be. Rows are
+printed as in benchmarks/RESULTS.md:
+
+- step: of the loop as `fusain train` has it, with data, loss and log, but without samples, checkpoints and average.
+- bare step: forward, L2, backward and a step of the same optimizer over all gradients at once, on tensors that lie
+  ready, in turns with the loop's; its share of the loop's step. Aim for a LoRA: 0.95.
+- at the start: the most memory until the first step, of building and encoding; peak: of steps, without the bare one;
+  foreseen: what `fusain plan` says of them, and its share of the peak. Aims for XL: a LoRA at 1024 px within 8 GB, all
+  weights in bf16 within 10 GB.
+- TFLOP/s: of a forward and a backward pass by their shapes. What is computed twice to save memory counts once, so the
+  share of the rate of a large matrix product is lower than what the GPU is busy with.
+
+With --channels-last all of it in that layout. With --small the same runs on a CPU with tiny networks, as a test.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
+import os
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,25 +35,35 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import full_size, memory
-from benchmarks.worlds import empty_folder
-from fusain.data.loader import Loader
+from benchmarks.loop import WARM, InTurns
+from benchmarks.worlds import QUIET, BareStep, as_a_batch, empty_folder, make_trainer, our_optimizer
+from fusain.data.batch import Batch
+from fusain.errors import MemoryFault
+from fusain.messages.quantities import size as in_words
 from fusain.models.bases import fresh
+from fusain.models.packed import Packing, pack
 from fusain.runs import assembly, encoding, planning
+from fusain.runs.assembly import Learner
 from fusain.runs.settings import RunSettings
 from fusain.settings.read import resolve
-from fusain.training import engine as engines
-from fusain.training.optimizers import optimizer_of
-from fusain.training.stepping import make_stepping
+from fusain.training.events import Event
+from fusain.training.stopping import StopRequest
+from fusain.training.trainer import Trainer
 
 NETWORKS = {"sd1": ("Stable Diffusion 1.x", "sd", fresh.TINY), "sdxl": ("Stable Diffusion XL", "sdxl", fresh.TINY_XL)}
-METHODS: dict[str, dict[str, Any]] = {
-    "lora": {"method.kind": "lora", "engine.base_bits": 8},
-    "full": {"method.kind": "full", "train.optimizer": "adafactor", "train.fused_backward": True},
+FULL = {"method.kind": "full", "train.optimizer": "adafactor", "train.fused_backward": True}
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "lora": ("a LoRA", {"method.kind": "lora", "engine.base_bits": 8}),
+    "full": ("all weights", FULL),
+    "full-bf16": ("all weights, in bf16", FULL | {"engine.weights": "bf16", "engine.precision": "bf16"}),
 }
 COMMON = {"train.steps": 9, "train.batch_size": 1, "train.ema_decay": 0, "engine.gradient_checkpointing": True}
 SIZES, SMALL_SIZES = (512, 1024), (32,)
-WARM = 3
-HEAD = "| network | learns | px | compiled | ms a step | peak | foreseen | TFLOP/s | share of the matrix rate |"
+HEAD = (
+    "| network | learns | px | compiled | step | bare step | its share | at the start | peak | foreseen | its share "
+    "| TFLOP/s | of the matrix rate |"
+)
+NO_ROOM = "no room"
 
 
 @dataclass(frozen=True)
@@ -48,15 +71,33 @@ class Case:
     network: str
     method: str
     size: int
+    is_compiled: bool = False
+    layout: Literal["on", "off"] = "off"
+
+    @property
+    def titles(self) -> list[str]:
+        return [NETWORKS[self.network][0], METHODS[self.method][0], str(self.size)]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds and bytes; None where there was nothing to measure."""
+
+    seconds: float
+    bare: float | None
+    start: int | None
+    peak: int
+    foreseen: int
+    flops: int
     is_compiled: bool
-    layout: Literal["on", "off"]
 
 
 def cases(sizes: tuple[int, ...], compiled: tuple[bool, ...], layout: Literal["on", "off"] = "off") -> Iterator[Case]:
     for network in NETWORKS:
-        for method in METHODS:
+        for method, (_, changes) in METHODS.items():
+            fitting = [one for one in compiled if not (one and changes.get("train.fused_backward"))]
             for size in sizes:
-                yield from (Case(network, method, size, is_compiled, layout) for is_compiled in compiled)
+                yield from (Case(network, method, size, is_compiled, layout) for is_compiled in fitting)
 
 
 def settings_of(case: Case, folder: Path, *, small: bool) -> RunSettings:
@@ -68,88 +109,139 @@ def settings_of(case: Case, folder: Path, *, small: bool) -> RunSettings:
         data.mkdir()
         Image.new("RGB", (case.size, case.size), "teal").save(data / "one.png")
         (data / "one.txt").write_text("a teal square")
-    where = {"engine.device": "cpu", "engine.precision": "fp32", "engine.threads": 1} if small else {}
-    where = {"engine.channels_last": case.layout, **(where or {"engine.device": "cuda", "engine.precision": "bf16"})}
+    on_cpu = {"engine.device": "cpu", "engine.precision": "fp32", "engine.threads": 1}
+    where = on_cpu if small else {"engine.device": "cuda", "engine.precision": "bf16"}
+    where |= {"engine.channels_last": case.layout, "engine.compile": "on" if case.is_compiled else "off"}
     family = {"family.kind": NETWORKS[case.network][1], "family.base": str(base), "family.size": case.size}
-    overrides = {"data.path": str(data), "data.held_out": "none", **COMMON, **family, **METHODS[case.method], **where}
-    recipe = {"method": {"kind": case.method}}
-    return assembly.resolved_engine(resolve(RunSettings, recipe=recipe, overrides=overrides).settings)
+    places = {"data.path": str(data), "data.held_out": "none", "runs_folder": str(folder / "runs")}
+    overrides = {**QUIET, **places, **COMMON, **family, **where, **METHODS[case.method][1]}
+    return assembly.resolved_engine(resolve(RunSettings, overrides=overrides).settings)
 
 
-def measure(case: Case, folder: Path, rate: float, *, small: bool, steps: int) -> str:
-    """One row."""
-    settings = settings_of(case, folder, small=small)
-    dataset, engine = assembly.prepare_data(settings, folder=None, report=None), engines.start(settings.engine)
-    foreseen = planning.foreseen_memory(settings, dataset).peak
-    step, weights = prepared(case, settings, dataset, engine)
-    with FlopCounterMode(display=False) as counter:
-        step()
-    for _ in range(1 if small else WARM):
-        step()
-    seconds, peak = timed(step, engine.device, weights, steps)
-    speed = counter.get_total_flops() / seconds
-    learns = {"lora": "a LoRA", "full": "all weights"}[case.method]
-    cells = [NETWORKS[case.network][0], learns, str(case.size), "yes" if case.is_compiled else "no"]
-    cells += [f"{seconds * 1000:.1f}", f"{peak / 1e9:.2f} GB", f"{foreseen / 1e9:.2f} GB"]
-    return "| " + " | ".join([*cells, f"{speed / 1e12:.3g}", f"{speed / rate:.2f}"]) + " |"
+def measure(case: Case, folder: Path, *, small: bool, steps: int) -> Measured:
+    name = f"{case.network}-{case.method}-{case.size}-{'compiled' if case.is_compiled else 'plain'}"
+    os.environ["FUSAIN_CACHE"] = str(folder / "cache" / name)  # each case encodes anew
+    settings, faults = settings_of(case, folder, small=small), list[str]()
+    between = InTurns(torch.cuda.synchronize) if not small else InTurns()
 
+    def hear(event: Event) -> None:
+        if event.get("code") == "W-ENV-001":
+            faults.append(event["text"])
 
-def prepared(case: Case, settings: RunSettings, dataset: Any, engine: Any) -> tuple[Callable[[], None], int]:
-    """A whole step of the loop's parts, and the bytes of the weights that it works with."""
-    learner, train = assembly.build_trainee(settings, dataset.classes), settings.train
-    family, method = learner.family, learner.method
-    family.to(engine.device)
-    with torch.no_grad():
-        for one in family.network.parameters():
-            one.normal_(std=0.02)
-    batch = next(iter(Loader(dataset, settings.data, seed=0, batch_size=1))).to(engine.device)
-    (batch,) = encoding.as_stored(family, method, dataset, iter([batch]))
-    parameters = method.prepare(family)
-    family.to(engine.device)
-    unet = family.network.train().get_submodule("unet")
-    assembly.ready_denoiser(learner, settings, lambda fault: None)
-    optimizer = optimizer_of(train, parameters, method.rates(parameters))
-    stepping = make_stepping(train, engine.accelerator, optimizer, parameters)
-    if case.is_compiled:
-        unet.compile()
-
-    def step() -> None:
-        with engine.accelerator.autocast():
-            loss = method.loss(family, batch, seed=0)
-        loss.value.backward()
-        stepping.finish()
-        stepping.step()
-
-    kept = (*family.network.parameters(), *family.network.buffers())
-    return step, sum(one.numel() * one.element_size() for one in kept)
-
-
-def timed(step: Callable[[], None], device: torch.device, weights: int, steps: int) -> tuple[float, int]:
-    """Seconds of a step, and the most memory that one takes."""
-    on_gpu = device.type == "cuda"
-    if on_gpu:
+    if not small:
         torch.cuda.reset_peak_memory_stats()
-    taken = []
-    for _ in range(steps):
-        started = time.perf_counter()
-        step()
-        if on_gpu:
-            torch.cuda.synchronize()
-        taken.append(time.perf_counter() - started)
-    peak = torch.cuda.max_memory_allocated() if on_gpu else weights + memory.allocated(step)
-    return statistics.median(taken), peak
+    trainer = make_trainer(settings, name, between, hear)
+    start = None if small else torch.cuda.max_memory_allocated()
+    fill(trainer.parts.family.network)
+    batch = next(trainer.parts.batches(0))
+    peak = peak_of(trainer, WARM)
+    bare = None if case.is_compiled else bare_step(settings, trainer, batch)
+    between.floor = bare or between.floor
+    go_on(trainer, steps)
+    assert len(between.loop) == WARM + steps, "a listener that fails is dropped with a warning"
+    return Measured(
+        seconds=statistics.median(between.loop[WARM:]),
+        bare=statistics.median(between.bare[WARM:]) if bare else None,
+        start=start,
+        peak=peak,
+        foreseen=planning.foreseen_memory(settings, assembly.prepare_data(settings, folder=None, report=None)).peak,
+        flops=flops_of_a_step(settings, batch),
+        is_compiled=case.is_compiled and not faults,
+    )
+
+
+def fill(network: torch.nn.Module) -> None:
+    """Numbers in place of the zeros of a base that is all holes, of which a GPU may be done faster."""
+    with torch.no_grad():
+        for one in network.parameters():
+            one.normal_(std=0.02)
+        for layer in network.modules():
+            if isinstance(layer, Packing) and layer.bits != 32:
+                packed, scales = pack(torch.randn(layer.shape, device=layer.packed.device) * 0.02, layer.bits)
+                layer.packed.copy_(packed)
+                if layer.scales is not None and scales is not None:
+                    layer.scales.copy_(scales)
+
+
+def go_on(trainer: Trainer, steps: int) -> None:
+    """So many steps more of the real loop, which saves nothing at their end."""
+    trainer.plan = replace(trainer.plan, steps=trainer.step + steps, checkpoint_every=0)
+    trainer.run(StopRequest(None))
+
+
+def peak_of(trainer: Trainer, steps: int) -> int:
+    """The most memory that steps take with what they work on: on a GPU as PyTorch says, else as `memory` has it."""
+    if trainer.parts.engine.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        go_on(trainer, steps)
+        return torch.cuda.max_memory_allocated()
+    network = trainer.parts.family.network
+    return memory.allocated(lambda: go_on(trainer, steps), (*network.parameters(), *network.buffers()))
+
+
+def bare_step(settings: RunSettings, trainer: Trainer, batch: Batch) -> BareStep | None:
+    """Taken once; None where there is no room for it beside the loop.
+
+    Its network is one of its own, as the loop's is: in that of a fused step every gradient moves its weight at once.
+    """
+    engine = trainer.parts.engine
+    try:
+        learner = assembly.build_trainee(settings, trainer.parts.family.facts.classes)
+        assembly.ready_denoiser(learner, settings, lambda fault: None)
+        learner.family.rest(set(encoding.ENCODERS.values()))
+        engine.shared_out(learner.family.network, learner.method.prepare(learner.family))
+        learner.family.to(engine.device)
+        fill(learner.family.network)
+        optimizer = our_optimizer(settings.train.optimizer)
+        bare = on_a_batch(learner, batch.to(engine.device), precision=engine.precision, optimizer=optimizer)
+        bare()
+    except torch.OutOfMemoryError:
+        return None
+    return bare
+
+
+def on_a_batch(learner: Learner, batch: Batch, **more: Any) -> BareStep:
+    return BareStep(learner.family, as_a_batch(learner.family, batch), **more)
+
+
+def flops_of_a_step(settings: RunSettings, batch: Batch) -> int:
+    """Of forward and backward by their shapes, with no activation computed twice."""
+    once = settings.engine.model_copy(update={"gradient_checkpointing": False})
+    learner = assembly.without_weights(settings.model_copy(update={"engine": once}), ())
+    learner.method.prepare(learner.family)
+    learner.family.rest(set(encoding.ENCODERS.values()))
+    bare = on_a_batch(learner, batch.to(torch.device("meta")), precision="fp32")
+    with FlopCounterMode(display=False) as counter:
+        bare.gradients()
+    return counter.get_total_flops()
+
+
+def row(case: Case, found: Measured, rate: float) -> str:
+    compiled = "yes" if found.is_compiled else "it failed" if case.is_compiled else "no"
+    bare = ["", ""] if case.is_compiled else [NO_ROOM, ""]
+    if found.bare is not None:
+        bare = [f"{found.bare * 1000:.1f} ms", f"{found.bare / found.seconds:.2f}"]
+    start = "" if found.start is None else in_words(found.start)
+    shares = [in_words(found.peak), in_words(found.foreseen), f"{found.foreseen / found.peak:.2f}"]
+    speed = found.flops / found.seconds
+    speeds = [f"{speed / 1e12:.3g}", f"{speed / rate:.2g}"]
+    return in_a_line(*case.titles, compiled, f"{found.seconds * 1000:.1f} ms", *bare, start, *shares, *speeds)
+
+
+def in_a_line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def matrix_rate(*, small: bool) -> float:
     """FLOP/s of a large matrix product in the precision of the steps."""
     side, device, dtype = (256, "cpu", torch.float32) if small else (8192, "cuda", torch.bfloat16)
     matrix = torch.randn(side, side, device=device, dtype=dtype)
+    wait: Callable[[], object] = (lambda: None) if small else torch.cuda.synchronize
     taken = []
     for _ in range(10):
         started = time.perf_counter()
         matrix @ matrix
-        if not small:
-            torch.cuda.synchronize()
+        wait()
         taken.append(time.perf_counter() - started)
     return 2 * side**3 / statistics.median(taken)
 
@@ -173,8 +265,12 @@ def main(arguments: list[str] | None = None) -> None:
     with empty_folder() as folder:
         layout: Literal["on", "off"] = "on" if given.channels_last else "off"
         for case in cases(SMALL_SIZES if given.small else SIZES, compiled, layout):
-            print(measure(case, folder, rate, small=given.small, steps=given.steps), flush=True)
-            torch._dynamo.reset()
+            try:
+                print(row(case, measure(case, folder, small=given.small, steps=given.steps), rate), flush=True)
+            except (torch.OutOfMemoryError, MemoryFault):
+                print(in_a_line(*case.titles, "yes" if case.is_compiled else "no", NO_ROOM), flush=True)
+            torch.compiler.reset()
+            gc.collect()
             if not given.small:
                 torch.cuda.empty_cache()
 

@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-from benchmarks.worlds import BareStep, drawn_world, make_trainer, resolved
+from benchmarks.worlds import BareStep, drawn_world, made_up, make_trainer, resolved
 from fusain.runs import assembly
 from fusain.training.events import Event
 from fusain.training.stopping import StopRequest
@@ -38,11 +38,9 @@ def measure(title: str, recipe: str, changes: dict[str, str], rounds: int) -> No
         settings = resolved(recipe, folder, train__steps=str(rounds + WARM), **changes)
         between = InTurns()
         trainer = make_trainer(settings, "loop", between)
-        between.floor = BareStep(
-            assembly.build_learner(settings, trainer.parts.family.facts.classes).family,
-            batch_size=settings.train.batch_size,
-            precision=settings.engine.precision,
-        )
+        family = assembly.build_learner(settings, trainer.parts.family.facts.classes).family
+        ready = made_up(family, settings.train.batch_size)
+        between.floor = BareStep(family, ready, precision=settings.engine.precision)
         trainer.run(StopRequest(folder / "stop"))
     bare, loop = statistics.median(between.bare[WARM:]), statistics.median(between.loop[WARM:])
     above = (loop - bare) * 1000
@@ -51,19 +49,25 @@ def measure(title: str, recipe: str, changes: dict[str, str], rounds: int) -> No
 
 
 class InTurns:
-    """Hears of each step of the real loop, and takes one bare step in between: both meet the same machine."""
+    """Hears of each step of the real loop, and takes one bare step in between: both meet the same machine.
 
-    def __init__(self) -> None:
+    Before each look at the clock it waits for what the device still has to do.
+    """
+
+    def __init__(self, wait: Callable[[], object] = lambda: None) -> None:
         self.floor: Callable[[], None] = lambda: None
+        self._wait = wait
         self.bare: list[float] = []
         self.loop: list[float] = []
         self._resumed = 0.0
 
     def __call__(self, event: Event) -> None:
+        self._wait()
         now = time.perf_counter()
         if event["kind"] == "step":
             self.loop.append(now - self._resumed)
             self.floor()
+            self._wait()
             self.bare.append(time.perf_counter() - now)
         self._resumed = time.perf_counter()
 

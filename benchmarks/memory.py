@@ -1,4 +1,4 @@
-"""The peak memory that `plan` foresees from shapes against the one of real steps, on the miniature and tiny bases.
+"""The peak memory that `plan` foresees from shapes against the one of real steps, on the miniatures and a tiny base.
 
 Measured twice, each time in a process of its own: what PyTorch's allocator hands out, told by its profiler, and the
 peak of the whole process above what it held before the first step (RSS), which libraries and the system round up.
@@ -10,8 +10,8 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -23,24 +23,32 @@ from fusain.runs.settings import RunSettings
 from fusain.settings.read import resolve
 from fusain.training import engine as engines
 from fusain.training.averaging import make_average
+from fusain.training.engine import has_bf16
 from fusain.training.optimizers import optimizer_of
 from fusain.training.stepping import make_stepping
 from fusain.worlds.caricatures import world, write_folder
 
 STEPS = 3
 MINI = {"family.kind": "sd", "family.base": "fusain:mini-sd", "family.size": "64", "train.batch_size": "16"}
-XL = {"family.kind": "sdxl", "family.base": "{folder}/base-xl", "family.size": "64", "train.batch_size": "32"}
+MINI_XL = MINI | {"family.kind": "sdxl", "family.base": "fusain:mini-sdxl"}
+TINY_XL = MINI_XL | {"family.base": "{folder}/base-xl", "train.batch_size": "32"}
 LORA = {"method.kind": "lora", "method.targets": "all"}
 CHECKPOINTING = {"engine.gradient_checkpointing": "true"}
+BF16 = {"engine.precision": "bf16"}
+FUSED = {"train.fused_backward": "true"}
+NARROW = FUSED | BF16 | {"engine.weights": "bf16"}
 CASES: dict[str, dict[str, str]] = {
     "mini-sd, all weights": MINI,
-    "the same, bf16": MINI | {"engine.precision": "bf16"},
+    "the same, bf16": MINI | BF16,
     "the same, activations recomputed": MINI | CHECKPOINTING,
-    "the same, fused backward": MINI | {"train.fused_backward": "true"},
-    "the same in bf16, weights too": MINI
-    | {"train.fused_backward": "true", "engine.precision": "bf16", "engine.weights": "bf16"},
+    "the same, fused backward": MINI | FUSED,
+    "the same in bf16, weights too": MINI | NARROW,
     "mini-sd, LoRA, base in 8 bit": MINI | LORA | {"engine.base_bits": "8"},
-    "tiny XL, LoRA, activations recomputed": XL | LORA | CHECKPOINTING,
+    "mini-sdxl, all weights, fused backward": MINI_XL | FUSED,
+    "mini-sdxl, the same in bf16, weights too": MINI_XL | NARROW,
+    "mini-sdxl, LoRA": MINI_XL | LORA,
+    "mini-sdxl, LoRA, base in 4 bit": MINI_XL | LORA | {"engine.base_bits": "4"},
+    "tiny XL, LoRA, activations recomputed": TINY_XL | LORA | CHECKPOINTING,
 }
 
 
@@ -76,7 +84,6 @@ def measured(settings: RunSettings, how: str) -> int:
     parameters = engine.brought(family, method.prepare(family))
     family.network.train()
     kept = (*family.network.parameters(), *family.network.buffers())
-    weights = sum(one.numel() * one.element_size() for one in kept)
 
     def work() -> None:
         optimizer = optimizer_of(train, parameters, method.rates(parameters))
@@ -93,12 +100,16 @@ def measured(settings: RunSettings, how: str) -> int:
             if average is not None:
                 average.update(step)
 
-    return weights + (allocated(work) if how == "allocated" else _grown(work))
+    if how == "allocated":
+        return allocated(work, kept)
+    return _grown(work) + sum(one.numel() * one.element_size() for one in kept)
 
 
-def allocated(work: Any) -> int:
-    """The most that the allocator had handed out at once."""
+def allocated(work: Callable[[], None], kept: Iterable[torch.Tensor]) -> int:
+    """The most that the allocator had handed out at once, with what is kept from before."""
     with torch.autograd.profiler.profile(profile_memory=True) as profile:
+        for one in kept:  # laid anew, for the profiler does not see go what it did not see come
+            one.data = one.data.clone()
         work()
     told = [event for event in profile.kineto_results.events() if event.name() == "[memory]"]
     now = peak = 0
@@ -108,7 +119,7 @@ def allocated(work: Any) -> int:
     return peak
 
 
-def _grown(work: Any) -> int:
+def _grown(work: Callable[[], None]) -> int:
     """How far the process grew above what it held."""
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = _status("VmRSS")
@@ -126,6 +137,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = prepare(Path(name))
         for title, changes in CASES.items():
+            if BF16.items() <= changes.items() and not has_bf16("cpu"):
+                print(f"| {title} | this processor has no bf16 |", flush=True)
+                continue
             found: dict[str, int] = {}
             for how in ("allocated", "rss"):
                 command = [sys.executable, "-m", "benchmarks.memory", how, json.dumps(changes), str(folder)]

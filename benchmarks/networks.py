@@ -13,7 +13,7 @@ import time
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.worlds import BareStep, drawn_world, our_optimizer, resolved
+from benchmarks.worlds import BareStep, drawn_world, made_up, our_optimizer, resolved
 from fusain.data.cores import usable_cores
 from fusain.runs import assembly
 from fusain.training.engine import has_bf16
@@ -42,12 +42,10 @@ def measure(recipe: str) -> None:
         "fp32": torch.optim.Adam if name == "adam" else torch.optim.AdamW,
         "bf16": our_optimizer(name),
     }
-    steps = {
-        precision: BareStep(
-            assembly.build_learner(settings, CLASSES).family, batch_size=BATCH, precision=precision, optimizer=optimizer
-        )
-        for precision, optimizer in optimizers.items()
-    }
+    steps = {}
+    for precision, optimizer in optimizers.items():
+        family = assembly.build_learner(settings, CLASSES).family
+        steps[precision] = BareStep(family, made_up(family, BATCH), precision=precision, optimizer=optimizer)
     with FlopCounterMode(display=False) as counter:
         steps["fp32"]()
     taken: dict[str, list[float]] = {name: [] for name in steps}

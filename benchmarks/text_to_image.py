@@ -40,7 +40,7 @@ from shutil import copy
 import torch
 
 from benchmarks.loop import WARM, InTurns
-from benchmarks.worlds import BareStep, empty_folder, make_trainer, our_optimizer, resolved
+from benchmarks.worlds import BareStep, empty_folder, made_up, make_trainer, our_optimizer, resolved
 from fusain.data.cores import usable_cores
 from fusain.models.bases import fresh
 from fusain.models.family import Family
@@ -167,11 +167,12 @@ def encoders_of(family: Family) -> set[str]:
 
 def above_the_bare_step(folder: Path, rounds: int) -> None:
     def plain(family: Family) -> BareStep:
-        return BareStep(family, batch_size=BATCH, precision=SETTINGS["engine__precision"], clip_norm=1.0)
+        return BareStep(family, made_up(family, BATCH), precision=SETTINGS["engine__precision"], clip_norm=1.0)
 
     def in_one_kernel(family: Family) -> BareStep:
         precision = SETTINGS["engine__precision"]
-        return BareStep(family, batch_size=BATCH, precision=precision, clip_norm=1.0, optimizer=our_optimizer("adamw"))
+        ready, optimizer = made_up(family, BATCH), our_optimizer("adamw")
+        return BareStep(family, ready, precision=precision, clip_norm=1.0, optimizer=optimizer)
 
     stored = train(folder, "stored", steps=rounds, bare=plain)
     print(f"reading {IMAGES} images and captions, storing their encodings and building: {stored.ready:.1f} s")
@@ -191,7 +192,7 @@ def where_it_goes(folder: Path, steps: int = 10) -> None:
     settings = resolved("text-to-image", folder, **places, **SETTINGS)
     torch.set_num_threads(usable_cores())
     family = assembly.build_learner(settings, ()).family
-    bare = BareStep(family, batch_size=BATCH, precision=settings.engine.precision, clip_norm=1.0)
+    bare = BareStep(family, made_up(family, BATCH), precision=settings.engine.precision, clip_norm=1.0)
     bare()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         for _ in range(steps):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 
+from fusain.data.batch import Batch
 from fusain.models.families.sd import TextCondition
 from fusain.models.family import Family
 from fusain.runs import assembly
@@ -64,37 +66,62 @@ def our_optimizer(name: OptimizerName) -> Callable[..., torch.optim.Optimizer]:
     return lambda named, lr: make_optimizer(name, dict(named), learning_rate=lr, weight_decay=0.0)
 
 
+@dataclass(frozen=True)
+class Ready:
+    """Tensors that lie ready for a bare step; what they are takes no time."""
+
+    noisy_BCHW: torch.Tensor
+    target_BCHW: torch.Tensor
+    times_B: torch.Tensor
+    condition: Any
+
+
+def made_up(family: Family, batch_size: int) -> Ready:
+    """In the shapes of the network's own configuration."""
+    config = family.network.unet.config  # type: ignore[union-attr]
+    noisy_BCHW, target_BCHW = torch.randn(2, batch_size, config.in_channels, config.sample_size, config.sample_size)
+    times_B = torch.randint(0, family.schedule.steps, (batch_size,))
+    return Ready(noisy_BCHW, target_BCHW, times_B, steering(family, batch_size))
+
+
+def as_a_batch(family: Family, batch: Batch) -> Ready:
+    """In the shapes of a batch whose encodings are stored, and steered as it is."""
+    assert batch.encoded_images is not None, "the autoencoder is no part of a bare step"
+    clean = family.encode_latents(batch.encoded_images)
+    times_B = family.times(torch.rand(len(batch), device=clean.device))
+    return Ready(torch.randn_like(clean), torch.randn_like(clean), times_B, family.encode_condition(batch, None))
+
+
 class BareStep:
     """Forward, backward and step of a family's network on tensors that lie ready: the floor of every loop."""
 
     def __init__(
         self,
         family: Family,
+        ready: Ready,
         *,
-        batch_size: int,
         precision: str,
         optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.AdamW,
         clip_norm: float = 0.0,
     ) -> None:
-        size = family.network.unet.config.sample_size  # type: ignore[union-attr]
-        channels = family.network.unet.config.in_channels  # type: ignore[union-attr]
-        self.network = family.network.train()
+        self.network, self.ready = family.network.train(), ready
         learning = {name: one for name, one in self.network.named_parameters() if one.requires_grad}
         self.weights, self.clip_norm = list(learning.values()), clip_norm
         self.optimizer = optimizer(learning.items(), lr=1e-4)
-        self.noisy, self.target = torch.randn(2, batch_size, channels, size, size)
-        self.times = torch.randint(0, family.schedule.steps, (batch_size,))
-        self.condition = steering(family, batch_size)
         self.is_bf16 = precision == "bf16"
 
     def __call__(self) -> None:
         self.optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.is_bf16):
-            predicted = self.network(self.noisy, self.times, self.condition)
-        torch.nn.functional.mse_loss(predicted.float(), self.target).backward()
+        self.gradients()
         if self.clip_norm:
             torch.nn.utils.clip_grad_norm_(self.weights, self.clip_norm)
         self.optimizer.step()
+
+    def gradients(self) -> None:
+        ready, device = self.ready, self.ready.noisy_BCHW.device.type
+        with torch.autocast(device, torch.bfloat16) if self.is_bf16 else nullcontext():
+            predicted = self.network(ready.noisy_BCHW, ready.times_B, ready.condition)
+        torch.nn.functional.mse_loss(predicted.float(), ready.target_BCHW).backward()
 
 
 def steering(family: Family, batch_size: int) -> Any:

@@ -20,7 +20,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 CASES = {
     "mini-sd, all weights": {"engine.gradient_checkpointing": "true"},
+    "the same, fused backward": {},
     "mini-sd, LoRA, base in 8 bit": {"train.accumulation": "2"},
+    "mini-sdxl, LoRA, base in 4 bit": {"method.targets": "attention"},
     "tiny XL, LoRA, activations recomputed": {},
 }
 
