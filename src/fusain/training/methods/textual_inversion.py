@@ -217,6 +217,9 @@ class TextualInversion(Method):
         path, tensors = stored
         encoders, starts = family.text_encoders(), {}
         for name, encoder in encoders.items():
+            if len(encoders) > 1 and KEYS[name] not in tensors:
+                shown = locks.some(sorted(tensors), NAMES_SHOWN)
+                raise SettingsError("E-TI-005", where=str(path), key=KEYS[name], found=shown)
             is_one = len(tensors) == len(encoders) == 1
             rows = next(iter(tensors.values())) if is_one else tensors.get(KEYS[name], torch.empty(0, 0))
             wanted = (self.settings.vectors, cast(Any, encoder).config.hidden_size)
