@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from math import sqrt
 
 import pytest
 import torch
@@ -131,17 +132,16 @@ def test_the_usual_lora_of_full_networks():
     assert found["lora_te2_text_model_encoder_layers_31_mlp_fc1"] == (5120, 1280)
 
 
-def adapter(**metadata):
-    """Of some layers of the full networks, small in all but their inputs."""
-    chance = torch.Generator().manual_seed(0)
-    chosen = [name for name in REAL.values() if not name.endswith(("conv_in", "conv_out"))]
-    made = {}
-    for name in chosen:
-        outputs, inputs, *kernel = layers()[name]
-        down = torch.randn(2, inputs, *kernel, generator=chance)
-        up = torch.randn(outputs, 2, *[1] * len(kernel), generator=chance)
-        made[name] = LowRank(down, up, 0.5)
-    return Adapter(made, metadata)
+def adapter(shapes=None, *, scale=0.5, rank=2, dora=False):
+    """Of some layers of the full networks, small in all but their inputs; or of layers of other shapes."""
+    chance, made = torch.Generator().manual_seed(0), {}
+    named = [name for name in REAL.values() if not name.endswith(("conv_in", "conv_out"))]
+    for name, (outputs, inputs, *kernel) in (shapes or {name: layers()[name] for name in named}).items():
+        down = torch.randn(rank, inputs, *kernel, generator=chance)
+        up = torch.randn(outputs, rank, *[1] * len(kernel), generator=chance)
+        lengths = torch.rand(outputs, generator=chance) + 1 if dora else None
+        made[name] = LowRank(down, up, scale, lengths)
+    return Adapter(made)
 
 
 @pytest.mark.parametrize("style", ["diffusers", "kohya"])
@@ -158,6 +158,68 @@ def test_both_styles_are_as_strong_as_the_adapter(style, parts, tmp_path):
     assert set(found.parts) == set(parts)
     adapters.write(found, again, "kohya")
     assert all(key.partition(".")[0] in REAL for key in load_file(again))
+
+
+RANK = 4
+SCALES = {"1": 1 / RANK, "r/2": 0.5, "r": 1.0, "2r": 2.0, "rsLoRA": RANK / sqrt(RANK), "rsLoRA of 1": 1 / sqrt(RANK)}
+SHAPES = {
+    "lora_unet_input_blocks_4_1_transformer_blocks_1_attn2_to_k": (8, 2048),
+    "lora_unet_input_blocks_4_0_skip_connection": (10, 6, 1, 1),
+    "lora_unet_input_blocks_1_0_in_layers_2": (8, 6, 3, 3),
+    "lora_te1_text_model_encoder_layers_0_self_attn_q_proj": (12, 12),
+    "lora_te2_text_model_encoder_layers_7_mlp_fc1": (20, 10),
+    "lora_te2_text_projection": (14, 10),
+}
+"""Of one layer of each kind; the width of captions is the model's."""
+
+
+def small(scale, *, dora=False):
+    return adapter({REAL[name]: shape for name, shape in SHAPES.items()}, scale=scale, rank=RANK, dora=dora)
+
+
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("style", ["diffusers", "kohya"])
+@pytest.mark.parametrize("alpha", SCALES)
+def test_both_styles_are_as_strong_at_every_alpha(alpha, style, dora, tmp_path):
+    """What is added to a weight, of LoRA and of DoRA, is what the adapter adds."""
+    made, path, chance = small(SCALES[alpha], dora=dora), tmp_path / "lora.safetensors", torch.Generator()
+    adapters.write(made, path, style)
+    found = adapters.read(path)
+    assert (found.style, found.notes) == (style, ())
+    assert found.parts == {"text_encoder": 1, "text_encoder_2": 2, "unet": 3}
+    for name, layer in made.layers.items():
+        weight = torch.randn(SHAPES[names.to_kohya(name, "sdxl")], generator=chance.manual_seed(9))
+        wanted = layer.delta(weight)
+        assert (found.layers[name].delta(weight) - wanted).abs().max() <= 1e-6 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("style", ["diffusers", "kohya"])
+def test_files_of_half_precision(style, dtype, tmp_path):
+    made, path = small(1 / sqrt(RANK)), tmp_path / "lora.safetensors"
+    adapters.write(made, path, style, dtype=dtype)
+    report = adapters.verify(made, path)
+    assert report.layers == len(SHAPES)
+    assert 0 < report.largest <= torch.finfo(dtype).eps
+
+
+def test_the_numbers_themselves_of_a_dora_in_kohyas_style(tmp_path):
+    """Under the names that kohya's trainer has for this model, each with its own alpha and a row of lengths."""
+    path = tmp_path / "lora.safetensors"
+    adapters.write(small(RANK / sqrt(RANK), dora=True), path, "kohya")
+    tensors = load_file(path)
+    for name, (outputs, inputs, *kernel) in SHAPES.items():
+        ones = [1] * len(kernel)
+        found = {key.partition(".")[2]: tuple(at.shape) for key, at in tensors.items() if key.startswith(f"{name}.")}
+        assert found == {
+            "alpha": (),
+            "lora_down.weight": (RANK, inputs, *kernel),
+            "lora_up.weight": (outputs, RANK, *ones),
+            "dora_scale": (outputs, 1, *ones),
+        }
+    assert len(tensors) == 4 * len(SHAPES)
+    alphas = {float(at) for key, at in tensors.items() if key.endswith(".alpha")}
+    assert alphas == {RANK * sqrt(RANK)}, "alpha times the root of the rank, so that alpha / rank is the factor"
 
 
 def test_a_file_that_says_nothing_is_known_by_its_names(tmp_path):
