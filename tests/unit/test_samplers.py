@@ -1,5 +1,7 @@
 """Every sampler draws what diffusers draws with the same scheduler, beside whatever; what does not fit is told."""
 
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -16,6 +18,7 @@ from fusain.generation.samplers import ELSEWHERE, SAMPLERS, SamplerName, Sampler
 from fusain.models import noise
 from fusain.models.families.pixel import Pixel, PixelSettings
 from fusain.models.families.sd import StableDiffusion
+from fusain.models.families.sdxl import StableDiffusionXL
 from fusain.models.family import Facts, Family, NoiseSchedule
 from fusain.models.flow import FlowSchedule
 from fusain.settings.explain import nearest
@@ -88,6 +91,87 @@ def test_captions_draw_what_the_pipeline_of_diffusers_draws(text: tuple[StableDi
     pipeline = diffusers.DiffusionPipeline.from_pretrained(base)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = scheduler_of(name, pipeline.scheduler.config)
+    theirs = pipeline(
+        ["a red hat"] * 3, generator=generators(), num_inference_steps=6, guidance_scale=3.0, height=32, width=32
+    ).images
+    ours = drawn(family, SamplerSettings(sampler=name, steps=6, guidance=3.0))
+    assert_same(ours, np.stack([np.asarray(image) for image in theirs]))
+
+
+@pytest.fixture(scope="module")
+def of_zero(text: tuple[StableDiffusion, Path]) -> tuple[StableDiffusion, Path]:
+    """A base that predicts v and whose last time leaves nothing of the image, by its own configuration alone."""
+    base = Path(shutil.copytree(text[1], text[1].with_name("zero")))
+    path = base / "scheduler" / "scheduler_config.json"
+    told = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    path.write_text(json.dumps(json.loads(path.read_text()) | told))
+    return StableDiffusion(StableDiffusion.Settings(base=str(base), size=32), Facts()), base
+
+
+FROM_ZERO: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddim": ("DDIMScheduler", TRAILING),
+    "ddpm": ("DDPMScheduler", TRAILING),
+    "dpm++-2m": (DPM, TRAILING),
+    "dpm++-2m-sde": (DPM, {**TRAILING, "algorithm_type": "sde-dpmsolver++"}),
+    "unipc": ("UniPCMultistepScheduler", TRAILING),
+    "euler": ("EulerDiscreteScheduler", TRAILING),
+    "euler-ancestral": ("EulerAncestralDiscreteScheduler", TRAILING),
+    "lcm": ("LCMScheduler", {}),
+}
+"""What a user of diffusers would write where images start at the very last time, as Lin et al. 2024 have it."""
+
+
+@pytest.mark.parametrize("name", FROM_ZERO)
+def test_from_a_zero_terminal_snr_they_draw_what_the_pipeline_of_diffusers_draws(
+    of_zero: tuple[StableDiffusion, Path], name: Any
+) -> None:
+    family, base = of_zero
+    assert (family.schedule.prediction, family.schedule.zero_terminal_snr) == ("v", True)
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(base)
+    pipeline.set_progress_bar_config(disable=True)
+    kind, settings = FROM_ZERO[name]
+    pipeline.scheduler = getattr(diffusers, kind).from_config(pipeline.scheduler.config, **settings)
+    theirs = pipeline(
+        ["a red hat"] * 3, generator=generators(), num_inference_steps=6, guidance_scale=3.0, height=32, width=32
+    ).images
+    assert pipeline.scheduler.timesteps[0] == 999 or name == "lcm"
+    ours = drawn(family, SamplerSettings(sampler=name, steps=6, guidance=3.0))
+    assert_same(ours, np.stack([np.asarray(image) for image in theirs]))
+
+
+def test_all_that_can_begin_at_zero_are_drawn_so() -> None:
+    assert set(FROM_ZERO) == {name for name, row in SAMPLERS.items() if row.begins_at_zero}
+
+
+@pytest.fixture(scope="module")
+def xl(tmp_path_factory: pytest.TempPathFactory) -> tuple[StableDiffusionXL, Path]:
+    base = tmp_path_factory.mktemp("xl") / "tiny"
+    return StableDiffusionXL(StableDiffusionXL.tiny("text", base), Facts()), base
+
+
+OF_XL = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "steps_offset": 1,
+}
+"""The noise of Stable Diffusion XL, from what is published of it."""
+BY_HAND = {
+    "dpm++-2m-karras": lambda: diffusers.DPMSolverMultistepScheduler(**OF_XL, **TRAILING, use_karras_sigmas=True),
+    "euler": lambda: diffusers.EulerDiscreteScheduler(**OF_XL, **TRAILING),
+    "euler-ancestral": lambda: diffusers.EulerAncestralDiscreteScheduler(**OF_XL, **TRAILING),
+    "unipc": lambda: diffusers.UniPCMultistepScheduler(**OF_XL, **TRAILING),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_xl_draws_what_its_pipeline_of_diffusers_draws(xl: tuple[StableDiffusionXL, Path], name: Any) -> None:
+    """With a scheduler of which every setting is written here."""
+    family, base = xl
+    pipeline = diffusers.StableDiffusionXLPipeline.from_pretrained(base, scheduler=BY_HAND[name]())
+    pipeline.set_progress_bar_config(disable=True)
     theirs = pipeline(
         ["a red hat"] * 3, generator=generators(), num_inference_steps=6, guidance_scale=3.0, height=32, width=32
     ).images
