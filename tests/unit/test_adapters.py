@@ -292,6 +292,21 @@ def test_the_header(tmp_path):
     }
 
 
+@pytest.mark.parametrize("style", ["diffusers", "kohya"])
+def test_one_adapter_is_always_the_same_bytes(style, tmp_path):
+    """So that a copy of a file is known again, and a file that is published twice is no new one."""
+    given = {f"ss_{number}": str(number) for number in range(20)} | {"ss_note": "ünïcode"}
+    written = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        path = tmp_path / name / "lora.safetensors"
+        adapters.write(adapter(0.5), path, style, metadata=dict(sorted(given.items(), reverse=name == "other")))
+        written.append(path.read_bytes())
+    assert written[0] == written[1]
+    assert header(path)["ss_note"] == "ünïcode"
+    assert adapters.verify(adapter(0.5), path).largest <= 1e-6
+
+
 def test_which_model_a_header_names():
     assert adapters.for_model("sd2", "v") == {
         "modelspec.architecture": "stable-diffusion-v2-768-v/lora",

@@ -35,18 +35,36 @@ def _copied(weights: Path, into: Path, name: str) -> tuple[Path, bool]:
     waiting = into / f".{target.name}.{os.getpid()}.tmp"
     try:
         shutil.copytree(weights, waiting)
+        for file, named in _as_copied(waiting, target.name).items():
+            (waiting / file).rename(waiting / named)
         waiting.rename(target)
     finally:
         shutil.rmtree(waiting, ignore_errors=True)
     return target, True
 
 
-def _are_equal(one: Path, other: Path) -> bool:
-    """Whether two folders hold the same files, byte for byte."""
-    if not other.is_dir():
+def _are_equal(weights: Path, there: Path) -> bool:
+    """Whether a folder holds the same files, byte for byte, as they are called in a copy."""
+    if not there.is_dir():
         return False
-    files, others = _files(one), _files(other)
-    return files == others and not any(filecmp.cmpfiles(one, other, files, shallow=False)[1:])
+    named = _as_copied(weights, there.name)
+    if sorted(named.values()) != _files(there):
+        return False
+    try:
+        return all(filecmp.cmp(weights / one, there / other, shallow=False) for one, other in named.items())
+    except OSError:
+        return False
+
+
+def _as_copied(weights: Path, name: str) -> dict[str, str]:
+    """What each file is called in a copy of that name.
+
+    A1111 and Forge tell LoRAs and words by the names of their files alone, whatever folder they lie in; the folder of
+    a whole model stays as diffusers loads it.
+    """
+    files = _files(weights)
+    is_model = any(os.path.dirname(file) for file in files)
+    return {file: file if is_model or not file.endswith(".safetensors") else f"{name}-{file}" for file in files}
 
 
 def _files(folder: Path) -> list[str]:

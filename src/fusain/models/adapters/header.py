@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -87,7 +88,13 @@ def _commonest(numbers: list[float] | list[int]) -> float | int:
 
 
 def whole(tensors: dict[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file, with the hash of its tensors in its header."""
+    """A safetensors file, with the hash of its tensors in its header; the same adapter is always the same bytes."""
     plain = save(tensors)
-    found = hashlib.sha256(plain[8 + int.from_bytes(plain[:8], "little") :]).hexdigest()
-    return save(tensors, {**metadata, HASH: f"0x{found}", "sshs_model_hash": found})
+    start = 8 + int.from_bytes(plain[:8], "little")
+    found = hashlib.sha256(plain[start:]).hexdigest()
+    noted = {**metadata, HASH: f"0x{found}", "sshs_model_hash": found}
+    # The library itself writes entries in another order each time.
+    header = json.dumps({"__metadata__": dict(sorted(noted.items())), **json.loads(plain[8:start])}, ensure_ascii=False)
+    head = header.encode()
+    head += b" " * (-len(head) % 8)  # tensors begin at a multiple of eight
+    return len(head).to_bytes(8, "little") + head + plain[start:]
