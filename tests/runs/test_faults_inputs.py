@@ -1,6 +1,11 @@
 """Runs that cannot be, and those worth a word before they start (B5-B7, B10, B24, B25, B44): the whole texts."""
 
 import io
+import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +101,51 @@ def test_what_cannot_run_is_said_before_training(
         pytest.skip("this machine has that device")
     assert fusain("train", str(settings), "--name", "run", "--runs_folder", str(runs), *words) == (exit_code, text)
     assert not list((runs / "run").glob("checkpoints/*"))
+
+
+def without_gpu(*words: str) -> tuple[int, str]:
+    """The same of a command in a process of its own that sees no GPU, wherever there is one."""
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "fusain", *words], capture_output=True, text=True, env=environment, check=False
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.fixture
+def on_gpu(run: Path) -> Path:
+    """A run of eight steps that began on a GPU."""
+    settings = json.loads((run / "settings.json").read_text())
+    settings["engine"]["device"] = "cuda"
+    (run / "settings.json").write_text(json.dumps(settings))
+    return run
+
+
+def test_f21_a_gpu_that_is_gone(settings: Path, runs: Path, on_gpu: Path) -> None:
+    """Said before a run begins; and one that began there does not go on elsewhere without a word, which `auto` asks."""
+    shutil.copytree(on_gpu, runs / "kept")
+    words = ("train", str(settings), "--runs_folder", str(runs), "--train.held_out_every_steps", "6")
+    assert without_gpu(*words, "--name", "new", "--device", "cuda") == (5, (
+        f"E-ENV-002 No device 'cuda' is usable; this PyTorch was built with {torch.version.cuda or 'no CUDA'}.\n"
+        "Where: engine.device\n"
+        "Do: Use --device cpu, or install a PyTorch build and a driver for the GPU.\n"
+    ))  # fmt: skip
+    assert not (runs / "new").exists()
+    code, told = without_gpu(*words, "--name", "run", "--device", "auto")
+    assert (code, told.splitlines()) == (3, [
+        "E-RESUME-003 This run was started with other settings: engine.device: cuda -> cpu.",
+        f"Where: {on_gpu / 'settings.json'}",
+        "Why: With them the result would not be that of one undisturbed run.",
+        "Do: Take the old values, use another --name, or allow it: --allow-change engine.device",
+    ])  # fmt: skip
+    for path in sorted((on_gpu / "checkpoints").rglob("*.safetensors")):
+        assert path.read_bytes() == (runs / "kept" / path.relative_to(on_gpu)).read_bytes()
+
+
+def test_a_run_that_lost_its_gpu_goes_on_where_the_user_allows_it(settings: Path, runs: Path, on_gpu: Path) -> None:
+    result = train_here(settings, "run", runs, SHORT, allow_change=["engine.device"])
+    assert result.step == 12
+    assert "engine.device goes from cuda to cpu, as allowed." in [row["text"] for row in kinds(on_gpu, "note")]
 
 
 def test_two_lengths_in_one_file_are_a_fault(settings: Path, runs: Path) -> None:
