@@ -122,7 +122,7 @@ def on_gpu(run: Path) -> Path:
 
 
 def test_f21_a_gpu_that_is_gone(settings: Path, runs: Path, on_gpu: Path) -> None:
-    """Said before a run begins; and one that began there does not go on elsewhere without a word, which `auto` asks."""
+    """Said before a run begins; and one that began there goes on elsewhere only where the user says so."""
     shutil.copytree(on_gpu, runs / "kept")
     words = ("train", str(settings), "--runs_folder", str(runs), "--train.held_out_every_steps", "6")
     assert without_gpu(*words, "--name", "new", "--device", "cuda") == (5, (
@@ -131,7 +131,7 @@ def test_f21_a_gpu_that_is_gone(settings: Path, runs: Path, on_gpu: Path) -> Non
         "Do: Use --device cpu, or install a PyTorch build and a driver for the GPU.\n"
     ))  # fmt: skip
     assert not (runs / "new").exists()
-    code, told = without_gpu(*words, "--name", "run", "--device", "auto")
+    code, told = fusain(*words, "--name", "run", "--device", "cpu")
     assert (code, told.splitlines()) == (3, [
         "E-RESUME-003 This run was started with other settings: engine.device: cuda -> cpu.",
         f"Where: {on_gpu / 'settings.json'}",
