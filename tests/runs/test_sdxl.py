@@ -258,20 +258,89 @@ def test_resume_is_exact(place: Path, tmp_path: Path, changes: dict[str, Any]) -
     assert_equal_runs(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_latents_that_are_not_finite_stop_with_the_image_named(place: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def overflowing(place: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A base whose autoencoder overflows with white images, as those in half precision do, and images of which one is.
+
+    The squares of its bright numbers have no place in fp32, those of nearly grey ones have.
+    """
     base = Path(shutil.copytree(place / "base", tmp_path / "base"))
     path = base / "vae" / "diffusion_pytorch_model.safetensors"
-    broken = {name: tensor.clone() for name, tensor in load_file(path).items()}
-    broken["quant_conv.bias"][0] = float("nan")
-    save_file(broken, path)
+    tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    tensors["encoder.conv_in.weight"].fill_(1e19)
+    save_file(tensors, path)
+    (tmp_path / "images").mkdir()
+    for number in range(8):
+        Image.new("RGB", (48, 40), "white" if number == 5 else (128, 128, 128)).save(
+            tmp_path / "images" / f"{number}.png"
+        )
+        (tmp_path / "images" / f"{number}.txt").write_text("a wall")
+    return base, tmp_path / "images"
+
+
+def not_finite(place: Path, tmp_path: Path, overflowing: tuple[Path, Path], changes: dict[str, Any]) -> NonFiniteError:
+    base, images = overflowing
+    own = {"family.base": str(base), "data.path": str(images), "data.held_out": "none", "samples.every_steps": 0}
     with pytest.raises(NonFiniteError) as caught:
-        train_here(place / "xl.toml", "run", tmp_path, {"family.base": str(base)})
-    assert str(caught.value) == (
-        "E-TRAIN-010 The autoencoder makes numbers of '00000.png' that are not finite (NaN or infinite); nothing is "
-        f"learnt from such latents.\nWhere: {place / 'faces'}\n"
+        train_here(place / "xl.toml", "run", tmp_path, own | changes)
+    assert not list((tmp_path / "run" / "checkpoints").glob("step-*"))
+    return caught.value
+
+
+def test_latents_that_are_not_finite_stop_with_the_image_named(
+    place: Path, tmp_path: Path, overflowing: tuple[Path, Path]
+) -> None:
+    assert str(not_finite(place, tmp_path, overflowing, {})) == (
+        "E-TRAIN-010 The autoencoder makes numbers of '5.png' that are not finite (NaN or infinite); nothing is "
+        f"learnt from such latents.\nWhere: {tmp_path / 'images'}\n"
         "Why: A broken autoencoder does so with every image, and one that overflows in half precision with bright "
         "ones.\nDo: Look at the image; if it is whole, give another autoencoder: family.vae."
     )
+
+
+def test_latents_that_are_not_stored_and_not_finite_stop_with_the_image_named(
+    place: Path, tmp_path: Path, overflowing: tuple[Path, Path]
+) -> None:
+    """Where each draw is cropped anew, every step encodes its images; one epoch has them all."""
+    fault = not_finite(place, tmp_path, overflowing, {"data.crop": "random"})
+    assert fault.where in ("step 1", "step 2")
+    assert str(fault) == (
+        "E-TRAIN-001 The loss is nan: the training stopped before it touched the weights. Images in it: 5.png.\n"
+        f"Where: {fault.where}\n"
+        "Why: A learning rate that is too high, an overflow in half precision, or a broken image makes such numbers.\n"
+        "Do: Look at the images; try --train.learning_rate at a tenth, or --engine.precision fp32. The last checkpoint "
+        "is good, and diagnosis.json says more."
+    )
+
+
+def test_another_autoencoder_takes_the_place_of_that_of_the_base(place: Path, tmp_path: Path) -> None:
+    """A folder of one, of which all weights are saved with it."""
+    fresh.write(fresh.TINY_XL, tmp_path / "other", seed=7)
+    train_here(place / "xl.toml", "run", tmp_path, {"family.vae": str(tmp_path / "other" / "vae")})
+    run, file = tmp_path / "run", "vae/diffusion_pytorch_model.safetensors"
+    saved, given, replaced = (
+        load_file(folder / file) for folder in (run / "weights", tmp_path / "other", place / "base")
+    )
+    assert all(torch.equal(saved[name], given[name]) for name in given)
+    assert not torch.equal(given["decoder.conv_out.weight"], replaced["decoder.conv_out.weight"])
+    assert apart(sampled(run), drawn(run, tmp_path / "drawn")) == 0
+    assert apart(sampled(run), by_diffusers(run / "weights")) <= 1
+
+
+def test_a_lora_learns_and_draws_with_another_autoencoder(place: Path, tmp_path: Path) -> None:
+    """That of another whole model, whose folder is named."""
+    from diffusers import AutoencoderKL
+
+    fresh.write(fresh.TINY_XL, tmp_path / "other", seed=7)
+    train_here(place / "xl.toml", "run", tmp_path, {**LORA, "family.vae": str(tmp_path / "other")})
+    run = tmp_path / "run"
+    assert apart(sampled(run), drawn(run, tmp_path / "drawn")) <= 1
+
+    def change(pipeline: Any) -> None:
+        pipeline.vae = AutoencoderKL.from_pretrained(tmp_path / "other" / "vae")
+        pipeline.load_lora_weights(run / "weights", weight_name="lora.safetensors")
+
+    assert apart(sampled(run), by_diffusers(place / "base", change)) <= 1
 
 
 def test_its_recipe_cuts_skips_words_and_saves_as_it_is_asked_to(place: Path, tmp_path: Path) -> None:
