@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from fusain.data.cores import usable_cores
 from fusain.errors import DataError, EnvironmentFault, FusainError, SettingsError
@@ -190,12 +191,22 @@ def test_a_process_that_is_killed_ends_the_run(
 
 LEARNS = {"method.text_encoder": "true"}
 OF_MANY = {"method.text_encoder_steps": "1", "family.clip_skip": "1", "engine.channels_last": "on"}
+OF_SHAPES = {"data.buckets": "true"}
+OF_CLASS = {"data.subject.class_word": "face", "data.class_images.count": "4", "data.class_images.weight": "0.5"}
 OTHERS: dict[str, tuple[str, str, dict[str, str]]] = {
-    "sd": ("text-to-image", "sd", LEARNS | OF_MANY),
+    "sd, buckets": ("text-to-image", "sd", LEARNS | OF_MANY | OF_SHAPES),
     "sd, a word": ("textual-inversion", "sd", {"data.captions.trigger_word": "<sks>"}),
-    "sdxl, LoRA, base in 8 bits": ("lora", "sdxl", LEARNS | {"engine.base_bits": "8"}),
+    "sdxl, DreamBooth by a LoRA, base in 8 bits": (
+        "dreambooth-lora",
+        "sdxl",
+        LEARNS | OF_CLASS | {"engine.base_bits": "8"},
+    ),
     "sd3": ("text-to-image", "sd3", LEARNS),
+    "sd, DreamBooth with masks": ("dreambooth", "sd", OF_CLASS | {"data.masks.use": "files"}),
+    "sd, its autoencoder": ("caricature", "sd", {"method.kind": "autoencoder", "track.wandb": "off"}),
+    "pixel, unsteered": ("unconditional", "pixel", {"family.channels": "[8, 16]", "train.held_out_every_steps": "3"}),
 }
+"""Recipes, families, and what is set otherwise."""
 BASES = {
     "sd": partial(fresh.write, fresh.TINY),
     "sdxl": partial(fresh.write, fresh.TINY_XL),
@@ -208,10 +219,16 @@ def test_other_recipes_learn_the_same_in_two_processes(
     case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FUSAIN_CACHE", str(tmp_path / "cache"))
-    write_folder(portraits("Ada", 4), tmp_path / "images")
     recipe, kind, changes = OTHERS[case]
-    BASES[kind](folder=tmp_path / "base")
-    own = {"family.kind": kind, "family.base": str(tmp_path / "base"), "family.size": "32", **changes}
+    write_folder(portraits("Ada", 4), tmp_path / "images", with_masks="data.masks.use" in changes)
+    if OF_SHAPES.items() <= changes.items():
+        for number in (0, 3):
+            with Image.open(path := tmp_path / "images" / f"{number:05d}.png") as image:
+                image.crop((0, 0, 40, 64)).save(path)
+    own = {"family.kind": kind, "family.size": "32", **changes}
+    if kind in BASES:
+        BASES[kind](folder=tmp_path / "base")
+        own["family.base"] = str(tmp_path / "base")
     own |= {"data.path": str(tmp_path / "images"), "runs_folder": str(tmp_path)}
     found = []
     for count in ("1", "2"):
