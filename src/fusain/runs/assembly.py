@@ -38,13 +38,14 @@ from fusain.settings.notice import Notice
 from fusain.training import diagnosis, optimizer_trial
 from fusain.training import engine as engines
 from fusain.training.checkpoint import STORAGE_FAULTS, Checkpoints, reason
+from fusain.training.course import Plan
 from fusain.training.engine import Engine, EngineSettings
 from fusain.training.events import EventLog
 from fusain.training.method import Lesson, Method
 from fusain.training.optimizers import EXTRAS, kind_of
 from fusain.training.read_back import ReadBack
 from fusain.training.team import Team
-from fusain.training.trainer import Parts, Plan, Trainer, TrainSettings
+from fusain.training.trainer import Parts, Trainer, TrainSettings
 
 Overrides = Sequence[tuple[str, str]]
 

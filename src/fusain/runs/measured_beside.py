@@ -94,7 +94,7 @@ def _of_samples(
     def draw(steps: int) -> None:
         quick = drawing.model_copy(update={"sampler": "ddim", "steps": steps, "eta": 0.0})
         with tempfile.TemporaryDirectory() as place:
-            assembly.draw_into(Path(place), family, at_once, quick, facts={})
+            assembly.draw_into(Path(place), family, at_once, quick, facts={}, engine=engine)
 
     one, three = _twice(lambda: draw(1)), _clocked(lambda: draw(3))
     step = max(0.0, three - one.each) / 2
