@@ -44,7 +44,11 @@ OF_RECIPES = {
 """What some of them want to be told here."""
 
 
-ON_OTHERS = {"text-to-image on sd3": ("text-to-image", "sd3"), "lora on sd3": ("lora", "sd3")}
+ON_OTHERS = {
+    "text-to-image on sd3": ("text-to-image", "sd3"),
+    "lora on sd3": ("lora", "sd3"),
+    **{f"{recipe} on sdxl": (recipe, "sdxl") for recipe in ("text-to-image", "dreambooth", "textual-inversion")},
+}
 """Recipes on another family than their own."""
 
 
@@ -89,7 +93,7 @@ def _of_xl(folder: Path) -> dict[str, str]:
     own, base = _of_latents(folder), folder / "base-xl"
     if not base.exists():
         fresh.write(fresh.TINY_XL, base)
-    return own | {"family.base": str(base)}
+    return own | {"family.kind": "sdxl", "family.base": str(base)}
 
 
 def _of_sd3(folder: Path) -> dict[str, str]:
