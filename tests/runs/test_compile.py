@@ -144,6 +144,7 @@ BASES = {
 }
 
 
+@pytest.mark.prove
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.usefixtures("traced_only")
 def test_every_kind_learns_the_same_and_resumes(case: str, tmp_path: Path) -> None:
@@ -172,6 +173,7 @@ def test_every_kind_learns_the_same_and_resumes(case: str, tmp_path: Path) -> No
     assert_equal_runs(whole, again)
 
 
+@pytest.mark.prove
 @pytest.mark.usefixtures("traced_only")
 def test_each_shape_of_buckets_is_compiled_once(tmp_path: Path) -> None:
     """And what is compiled for one does not hang on which came before: a run that is gone on with ends alike."""
@@ -199,6 +201,7 @@ def test_each_shape_of_buckets_is_compiled_once(tmp_path: Path) -> None:
     assert_equal_runs(whole, again)
 
 
+@pytest.mark.prove
 @pytest.mark.usefixtures("traced_only")
 def test_several_shapes_a_freeze_and_several_processes(
     settings: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -87,6 +87,7 @@ def test_new_asks_nothing_and_the_plan_tells_all(
         command.main(("new", recipe, "--data", str(images), "-o", str(settings)))
     assert (ended.value.code, capsys.readouterr().out) == (0, f"{settings}\n")
     own = {"family.base": "fusain:mini-sd", "family.size": "64", "data.buckets": "false", "engine.device": "cpu"}
+    own |= {"samples.count": "1"}
     planned = planning.plan(settings, overrides=list(own.items()))
     told, memory, stored = dict(planned.lines()), planned.memory_foreseen, 4 * planned.parameters
     assert told["images"].startswith(f"{planned.images}: {planned.images} to learn from, ")
@@ -96,9 +97,10 @@ def test_new_asks_nothing_and_the_plan_tells_all(
     assert memory.peak > memory.weights + memory.gradients >= 2 * stored > 0
     assert told["disk"] == f"{size(planned.disk)} of {size(planned.disk_free)} free"
     assert planned.disk >= 5 * stored, "two checkpoints with the memory of the optimizer, and the weights"
-    assert re.fullmatch(r"about .+ \(\d+ ms a step\), samples apart", told["time"])
+    assert re.fullmatch(r"about .+ from the first step to the last \(\d+ ms a step\)", told["time"])
     assert planned.seconds_per_step is not None
-    assert planned.seconds == planned.seconds_per_step * planned.steps > 0
+    assert planned.seconds is not None
+    assert planned.seconds > planned.seconds_per_step * planned.steps > 0, "with samples and checkpoints"
     if not PERSONAL[recipe]:
         assert (told["subject sks person"], told["repeats"]) == ("4 images", "4 images 10 x")
         assert told["length"] == "800 steps of 2 images = 20 epochs of 80 draws"

@@ -97,6 +97,7 @@ def test_all_weights_of_stable_diffusion(made: Path, monkeypatch: pytest.MonkeyP
     )
 
 
+@pytest.mark.prove
 @pytest.mark.parametrize(("recipe", "kind"), [("text-to-image", "sd3"), ("lora", "sd")])
 def test_other_networks_and_a_lora(made: Path, recipe: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The base of a LoRA is split as well, though it does not learn."""
@@ -111,6 +112,7 @@ def test_other_networks_and_a_lora(made: Path, recipe: str, kind: str, monkeypat
         assert own < 0.55 * whole
 
 
+@pytest.mark.prove
 def test_bf16_is_as_near_as_two_processes_are(made: Path) -> None:
     """Autocast works on the weights that were brought together."""
     short = {"train.steps": "3", "engine.precision": "bf16", "samples.every_steps": "0"}
