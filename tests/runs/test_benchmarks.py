@@ -70,7 +70,7 @@ def test_trackers(capsys: pytest.CaptureFixture[str]) -> None:
     network = r"\| small \(bare step below 20 ms\)"
     assert re.fullmatch(rf"{network} \| never answers \| 1 \| {times}", never), never
     assert re.fullmatch(rf"{network} \| 0\.2 s for a row \| [1-9] \| {times}", slow), slow
-    names = ["TensorBoard", *(["W&B, offline"] if importlib.util.find_spec("wandb") else [])]
+    names = ["TensorBoard", *(["W&B, offline"] if importlib.util.find_spec("wandb") else []), "none, once more"]
     for name, row in zip(names, working, strict=True):
         assert re.fullmatch(rf"{network} \| {name} \|  \| {times}", row), row
 
