@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from fusain.errors import NonFiniteError
+from fusain.errors import NonFiniteError, UsageError
 from fusain.models import adapters
 from fusain.models.bases import fresh
 from fusain.runs import actions, assembly, planning, publishing
@@ -431,6 +431,15 @@ def test_images_are_drawn_as_if_they_had_been_small_or_cut(place: Path, tmp_path
     assert (told["original_size"], told["crop"]) == ([96, 64], [40, 8])
     assert np.array_equal(as_it_is, same)
     assert not np.array_equal(as_it_is, other)
+    for where, wish, told in (
+        ("--crop", {"crop": (32, 0)}, "There is nothing at 32,0 of an image of 32 x 32 pixels."),
+        ("--original-size", {"original_size": (0, 0)}, "There is nothing at 0,0 of an image of 0 x 0 pixels."),
+    ):
+        with pytest.raises(UsageError) as caught:
+            actions.generate(run, prompts=["a red hat"], count=1, output=tmp_path / "refused", **wish)
+        assert str(caught.value) == (
+            f"E-GEN-016 {told}\nWhere: {where}\nDo: Give a place (left, top) within it, or a larger --original-size."
+        )
 
 
 def test_a_gpu_is_planned_for_where_there_is_none(place: Path, tmp_path: Path) -> None:

@@ -407,7 +407,7 @@ def _trainer(place: Path, tmp_path: Path, changes: dict[str, Any] | None = None)
         ),
         (
             {"prompts": ["a"], "crop": (8, 0)},
-            "E-GEN-020 The model of run 'run' was never told what images were before they were resized and cropped; "
+            "E-GEN-015 The model of run 'run' was never told what images were before they were resized and cropped; "
             "Stable Diffusion XL is.\nWhere: --crop\nDo: Leave --original-size and --crop out.",
         ),
         (

@@ -56,9 +56,12 @@ def framing(
     if original_size is None and crop is None:
         return None
     if not family.reads_framings:
-        raise UsageError("E-GEN-020", where="--crop" if original_size is None else "--original-size", run=run)
+        raise UsageError("E-GEN-015", where="--crop" if original_size is None else "--original-size", run=run)
     height, width = original_size or size or (family.settings.size, family.settings.size)
     left, top = crop or (0, 0)
+    if left >= width or top >= height:
+        where = "--original-size" if crop is None else "--crop"
+        raise UsageError("E-GEN-016", where=where, left=left, top=top, width=width, height=height)
     return height, width, top, left
 
 
