@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from fusain.evaluation import report as reports
+from fusain.generation import gallery
+from fusain.generation.generator import Drawn, Wanted
 from fusain.messages.quantities import precise, size
 from fusain.runs import outcome, planning, run_report
 from fusain.runs.folder import RunFolder
@@ -110,14 +111,15 @@ def test_of_many_samples_a_few_are_shown(tmp_path: Path) -> None:
         folder = run.samples / f"step-{step:08d}"
         folder.mkdir(parents=True)
         for number in range(70):
-            path = folder / f"{number:05d}-class-{number // 5:02d}.png"
+            name = f"class {number // 5:02d}"
+            path = folder / f"{number:05d}-{gallery.slug(name)}.png"
             if step == 10:
-                Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(path)
+                gallery.write_png(Drawn(Wanted(number, {name: 1.0}), np.zeros((4, 4, 3), np.uint8)), path, {})
             else:
                 shutil.copyfile(run.samples / "step-00000010" / path.name, path)
     (run.samples / "step-00000010" / "sheet.png").write_bytes(b"no image")
     (run.samples / "step-00000400").mkdir()
     stages = run_report._stages(run)
     assert [stage.step for stage in stages] == [10, 50, 90, 130, 180, 220, 260, 300]
-    assert [len(stage.rows) for stage in stages] == [run_report.MOST_ROWS] * 8
+    assert [list(stage.rows) for stage in stages] == [[f"class {number:02d}" for number in range(12)]] * 8
     assert {len(row) for stage in stages for row in stage.rows.values()} == {4}

@@ -150,6 +150,12 @@ def test_prompts_steer_and_sizes_are_kept(trained: Path, tmp_path: Path) -> None
     assert (facts["prompt"], facts["seed"]) == ("b", 0)
 
 
+def test_its_report_has_the_prompts_as_they_were_given(trained: Path) -> None:
+    told = (trained / "report.html").read_text(encoding="utf-8")
+    assert "green skin</th>" in told
+    assert "green-skin" not in told
+
+
 def test_with_stored_encodings_neither_encoder_takes_memory(place: Path, trained: Path, tmp_path: Path) -> None:
     before = _encoders_alive()
     trainer = _trainer(place, tmp_path)

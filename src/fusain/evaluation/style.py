@@ -38,8 +38,8 @@ img { display: block; background: var(--tile); image-rendering: pixelated; max-w
 .ribbon { margin: 1.6em 0 .5em; padding: 16px; background: var(--tile); border: 1px solid var(--line);
   border-radius: 14px;
   box-shadow: var(--shadow) }
-.ribbon .tiles { gap: 8px 10px; justify-content: space-between; max-height: 160px; overflow: hidden }
-.ribbon img { box-shadow: none; border-radius: 0 }
+.ribbon .tiles { gap: 8px 10px; max-height: 160px; overflow: hidden }
+.ribbon img { box-shadow: none; border-radius: 0; max-height: 72px; width: auto }
 .cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 270px), 1fr)); gap: 18px;
   margin: 0 }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 14px; padding: 22px 24px;
@@ -94,8 +94,10 @@ thead th { color: var(--soft); font-size: .8rem; font-weight: 600; white-space: 
   overflow: hidden }
 .bar i { display: block; height: 100%; background: var(--chalk) }
 .stages td, .stages th { border: 0; padding: 8px 14px 8px 0; vertical-align: middle; white-space: nowrap }
+.stages tbody th { white-space: normal; min-width: 9em; max-width: 14em }
 .stages { width: auto }
 .stage { display: grid; grid-template-columns: repeat(2, max-content); gap: 4px }
+.stage img { max-width: 84px; height: auto }
 .pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 22px 18px }
 .pair { margin: 0 }
 .pair .tiles { flex-wrap: nowrap; gap: 4px }

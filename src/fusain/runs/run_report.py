@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from fusain.evaluation.evaluator import Judgement
 from fusain.evaluation.evidence import Evidence
 from fusain.evaluation.report import ClassCount, Comparison, Contents, Stage
 from fusain.evaluation.sections import IN_STAGE
+from fusain.messages.quantities import precise
 from fusain.runs import assembly, outcome
 from fusain.runs.folder import RunFolder, read_json
 from fusain.runs.settings import RunSettings
@@ -81,12 +83,10 @@ def contents(
 
 
 def _lead(steps: Sequence[Event], dataset: Dataset, drawn: int) -> str:
-    minutes, images = sum(row["seconds"] for row in steps) / 60, len(dataset.stream or dataset.train)
-    before = f"{drawn:,} images, drawn after" if drawn else "Trained for"
-    return (
-        f"{before} {len(steps):,} steps ({minutes:.1f} minutes) on {images:,} training images. "
-        f"{len(dataset.held_out):,} more were set aside before it began."
-    )
+    took, images = precise(sum(row["seconds"] for row in steps)), len(dataset.stream or dataset.train)
+    before, aside = f"{drawn:,} images, drawn after" if drawn else "Trained for", len(dataset.held_out)
+    lead = f"{before} {len(steps):,} steps ({took}) on {images:,} training images."
+    return f"{lead} {aside:,} more were set aside before it began." if aside else lead
 
 
 def _took(runs: Mapping[str, RunFolder]) -> Iterator[tuple[str, str]]:
@@ -104,11 +104,17 @@ def _stages(run: RunFolder) -> list[Stage]:
 def _rows(folder: Path) -> dict[str, list[np.ndarray]]:
     rows: dict[str, list[np.ndarray]] = {}
     for path in sorted(folder.glob(IMAGES)):
-        title = path.stem.partition("-")[2]
-        if title not in rows and len(rows) == MOST_ROWS:
-            break
-        row = rows.setdefault(title, [])
-        if len(row) < IN_STAGE:
-            with Image.open(path) as image:
+        with Image.open(path) as image:
+            title = _title(image)
+            if title not in rows and len(rows) == MOST_ROWS:
+                break
+            row = rows.setdefault(title, [])
+            if len(row) < IN_STAGE:
                 row.append(np.asarray(image.convert("RGB")))
     return rows
+
+
+def _title(image: Image.Image) -> str:
+    """The class or the prompt as it was given, which a file's name has no room for."""
+    told = json.loads(getattr(image, "text", {}).get("fusain", "{}"))
+    return str(told.get("prompt", told.get("label", "")))
