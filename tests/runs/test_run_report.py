@@ -104,6 +104,13 @@ def test_a_fault_costs_the_report_and_not_the_run(
     assert report.exists()
 
 
+def test_a_run_that_set_no_images_aside_says_what_its_curve_cannot(settings: Path, runs: Path) -> None:
+    train_here(settings, "run", runs, SHORT | {"data.held_out": "none"})
+    told = text_of(runs / "run")
+    assert "No images were set aside, so this curve also falls for a model that learns by heart." in told
+    assert "set aside before it began" not in told
+
+
 def test_of_many_samples_a_few_are_shown(tmp_path: Path) -> None:
     """Steps that are evenly apart, the first and the last among them, and a few images of some classes."""
     run = RunFolder(tmp_path)

@@ -102,6 +102,8 @@ def learning(contents: Contents) -> Html:
     words = (
         "Lower is better. As long as the held-out curve falls, the model learns what holds for images it has never "
         "seen; if it rose while the training loss fell on, the model would be learning its images by heart."
+        if contents.held_out_curve
+        else "Lower is better. No images were set aside, so this curve also falls for a model that learns by heart."
     )
     return _section("How it learnt", tag("p", words), drawn)
 
