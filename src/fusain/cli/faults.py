@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import sys
 import tempfile
 import traceback
 from collections.abc import Iterable, Sequence
@@ -50,6 +51,8 @@ def tell(fault: Exception, words: Sequence[str]) -> int:
         return STOPPED["interrupted"]
     if isinstance(fault, click.ClickException):
         fault = _usage(fault)
+    if "torch" in sys.modules:
+        fault = _of_memory(fault)
     if not isinstance(fault, FusainError):
         if os.environ.get("FUSAIN_DEBUG") == "1":
             traceback.print_exception(fault)
@@ -80,6 +83,16 @@ def _usage(fault: click.ClickException) -> FusainError:
         if near:
             return UsageError("E-USE-004", option=fault.option_name, nearest=" or ".join(near))
     return UsageError("E-USE-001", problem=fault.format_message(), command=command)
+
+
+def _of_memory(fault: Exception) -> Exception:
+    """What ran out of memory anywhere else than in a training or a drawing is no mistake of Fusain's either."""
+    from fusain.training import diagnosis
+
+    if not diagnosis.is_out_of_memory(fault):
+        return fault
+    advice = "ending what else takes memory; or --device cpu, where the command has it"
+    return diagnosis.out_of_memory("this machine", fault, advice=advice, where="", is_resumable=False)
 
 
 def _near_options(fault: click.NoSuchOption) -> list[str]:

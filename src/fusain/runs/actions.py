@@ -23,6 +23,7 @@ from fusain.runs import (
     lock,
     outcome,
     planning,
+    relief,
     requests,
     resuming,
     run_report,
@@ -38,14 +39,17 @@ from fusain.settings.layers import Overrides
 from fusain.settings.notice import Notice
 from fusain.settings.read import resolve_source
 from fusain.training import checkpoint as saved_states
+from fusain.training import diagnosis, events, peak
 from fusain.training import engine as engines
-from fusain.training import events, peak
 from fusain.training.checkpoint import Checkpoint, Checkpoints
 from fusain.training.events import EventLog, Listener
 from fusain.training.stopping import Reason, Stopped, StopRequest
 from fusain.training.trainer import Trainer
 
 Resume = Literal["auto", "must", "never"]
+
+DRAWING_NEEDS_LESS = "fewer images at once (--batch-size 1); smaller ones (--size); or --device cpu"
+"""What to change where drawing runs out of memory."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,8 @@ def _train(
         for notice in resolved.notices:
             log("warning", code=notice.code, text=str(notice))
         try:
-            trainer, dataset = _start(settings, folder, log, others, resume=resume, allow_change=allow_change)
+            with relief.told(settings, lambda: "before the first step", is_resumable=folder.exists()):
+                trainer, dataset = _start(settings, folder, log, others, resume=resume, allow_change=allow_change)
         except Stopped as stop:
             step = _saved_step(Checkpoints(folder.checkpoints, keep=settings.checkpoint.keep))
             log("stopped", step=step, reason=stop.reason)
@@ -143,7 +148,7 @@ def _train(
             log("warning", code=notice.code, text=str(notice))
         has_report = trainer.step >= trainer.plan.steps and folder.report.exists()  # of what it is already
         try:
-            stopped = _finish(trainer, folder, log, others)
+            stopped = _finish(trainer, settings, folder, log, others)
             if stopped is None and settings.weights_folder is not None:
                 copies.copy(folder, settings.weights_folder, log)
         except FusainError as fault:
@@ -159,10 +164,10 @@ def _train(
     return TrainResult(folder.path, trainer.step, trainer.plan.steps, stopped, outcome.of(folder), report_file)
 
 
-def _finish(trainer: Trainer, folder: RunFolder, log: EventLog, others: Crew) -> Reason | None:
+def _finish(trainer: Trainer, settings: RunSettings, folder: RunFolder, log: EventLog, others: Crew) -> Reason | None:
     """Train to the end and write the final weights, or stop before that for the reason returned."""
     if trainer.step < trainer.plan.steps:
-        with others.faults_told():
+        with others.faults_told(), relief.told(settings, lambda: f"step {trainer.step + 1}", is_resumable=True):
             stopped = trainer.run(StopRequest(folder.stop_file))
         if stopped is not None:
             return stopped
@@ -327,7 +332,7 @@ def generate(
     run_name = opened.folder.name
     requests.check(family, run_name, labels=bool(labels), prompts=bool(prompts or negative), size=size)
     framing = requests.framing(family, run_name, original_size=original_size, crop=crop, size=size)
-    family.to(assembly.device_of(device))
+    place = assembly.device_of(device)
     named = requests.named(family, labels=_listed(labels), prompts=_listed(prompts)) or requests.usual(
         family, opened.settings.samples.prompts
     )
@@ -341,7 +346,9 @@ def generate(
     target = Path(output) if output else _next_folder(opened.folder.generated)
     facts: dict[str, Any] = {"run": run_name, "step": opened.step, "weights": weights}
     facts |= {} if strength is None else {"strength": strength}
-    images = tuple(assembly.draw_into(target, family, wanted, drawing, facts=facts, chunk=chunk))
+    with diagnosis.device_faults_told(place, lambda: "drawing", lambda: DRAWING_NEEDS_LESS):
+        family.to(place)
+        images = tuple(assembly.draw_into(target, family, wanted, drawing, facts=facts, chunk=chunk))
     return Generated(target, images, notices)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fusain.errors import DataError
-from fusain.runs import assembly, crew
+from fusain.runs import assembly, crew, relief
 from fusain.runs.folder import RunFolder
 from fusain.runs.settings import RunSettings
 from fusain.training import checkpoint
@@ -51,7 +51,11 @@ def follow(team: Team) -> None:
     if job["checkpoint"]:
         trainer.restore(checkpoint.read(folder.checkpoints / job["checkpoint"]))
     team.aside.clear()  # the first process said the same before the first step
-    if trainer.step >= trainer.plan.steps or trainer.run(StopRequest(None)) is None:
+    stopped = None
+    if trainer.step < trainer.plan.steps:
+        with relief.told(settings, lambda: f"step {trainer.step + 1}", is_resumable=True):
+            stopped = trainer.run(StopRequest(None))
+    if stopped is None:
         with assembly.finished(trainer):  # its part of the final weights, which the first process saves
             pass
     team.store.get(crew.DONE)  # what it sent last must have arrived

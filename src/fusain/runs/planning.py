@@ -21,6 +21,7 @@ from fusain.runs import (
     foreseen,
     measured_beside,
     measured_step,
+    relief,
     usual,
 )
 from fusain.runs.folder import RunFolder
@@ -142,10 +143,14 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
     parameters = _count_parameters(learner)
     of_method = learner.method.foreseen(learner.family, numbers.steps / numbers.steps_per_epoch)
     compiling: list[str] = []
-    if measure:
-        settings = compile_choice.made(settings, dataset, compiling.append)
+    memory = foreseen_memory(settings, dataset)
+    too_much = list(relief.too_much(settings, memory.peak, relief.room(settings.engine.device, look=measure)))
+    measure = measure and not too_much  # on a CPU the system would kill this process, and say nothing
+    with relief.told(settings, lambda: "the steps that are measured"):
+        if measure:
+            settings = compile_choice.made(settings, dataset, compiling.append)
+        step = _measured(settings, dataset, compiling) if measure else None
     of_captions = assembly.foreseen(learner, dataset, assembly.captions_read(learner, dataset))
-    step = _measured(settings, dataset, compiling) if measure else None
     times = numbers.to_come()
     known = _foreseen(settings, dataset, step, parameters) if step else None
     missing = class_images.missing(dataset)
@@ -154,7 +159,15 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
         origins={key: str(origin) for key, origin in resolved.origins.items()},
         notices=[
             str(notice)
-            for notice in (*resolved.notices, *dataset.notices, *unusual, *of_method, *of_captions, *compiling)
+            for notice in (
+                *resolved.notices,
+                *dataset.notices,
+                *unusual,
+                *of_method,
+                *of_captions,
+                *too_much,
+                *compiling,
+            )
         ],
         data=dataset.report(),
         images=len(dataset.stream or dataset.subject_rows),
@@ -166,7 +179,7 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
         checkpoint_every=numbers.checkpoint_every,
         sample_every=numbers.sample_every,
         held_out_every=numbers.held_out_every,
-        memory_foreseen=foreseen_memory(settings, dataset),
+        memory_foreseen=memory,
         memory_peak=step.memory if step else None,
         disk=_disk(settings, numbers, parameters),
         disk_free=shutil.disk_usage(_existing(settings.runs_folder)).free,

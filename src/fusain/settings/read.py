@@ -74,9 +74,8 @@ def resolve(
     if users is not None:
         merged = merge(schema_class, [users, *stack])
     settings = _validate(schema_class, merged)
-    faults = [fault for _, section in _sections(settings) for fault in section.faults()]
-    if faults:
-        raise SettingsError.together(faults)
+    if found := faults(settings):
+        raise SettingsError.together(found)
     origins = {".".join(key): origin for key, origin in merged.origins.items()}
     notices = tuple(_notices(settings, merged, origins))
     return Resolved(settings, origins, notices, recipe if isinstance(recipe, str) else "")
@@ -119,6 +118,11 @@ def _validate(schema_class: type[S], merged: Merged) -> S:
     if found:
         raise SettingsError.together(found)
     return settings
+
+
+def faults(settings: Section) -> list[FusainError]:
+    """What contradicts itself in settings of which each is right by itself."""
+    return [fault for _, section in _sections(settings) for fault in section.faults()]
 
 
 def _sections(section: Section, prefix: str = "") -> Iterator[tuple[str, Section]]:

@@ -6,17 +6,12 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from fusain.data.batch import Batch
 from fusain.data.chance import Draws
 from fusain.errors import EnvironmentFault, FusainError, MemoryFault, NonFiniteError
-from fusain.training.engine import Engine
-
-if TYPE_CHECKING:
-    from fusain.training.trainer import TrainSettings
 
 FEW = 5
 OUT_OF_MEMORY = (
@@ -41,17 +36,10 @@ def is_broken_device(fault: BaseException) -> bool:
     return is_named or isinstance(fault, torch.AcceleratorError)
 
 
-def out_of_memory(settings: TrainSettings, engine: Engine, *, step: int, fault: BaseException) -> MemoryFault:
-    """The fault with what to change, the cheapest change first; none of them changes what is learnt."""
-    advice = []
-    if settings.batch_size > 1:
-        half, double = settings.batch_size // 2, settings.accumulation * 2
-        advice.append(f"--train.batch_size {half} --train.accumulation {double} (about half the memory, same steps)")
-    if engine.precision == "fp32" and engine.device.type == "cuda":
-        advice.append("--engine.precision bf16 (about half the activations)")
-    advice.append("a smaller family.size or narrower family.channels")
-    advised, where = "; or ".join(advice), f"step {step}"
-    return MemoryFault("E-MEM-001", where=where, device=engine.device, advice=advised, fault=_first_line(fault))
+def out_of_memory(device: object, fault: BaseException, *, advice: str, where: str, is_resumable: bool) -> MemoryFault:
+    """The fault with what to change; a run that has begun goes on with it."""
+    code = "E-MEM-001" if is_resumable else "E-MEM-002"
+    return MemoryFault(code, where=where, device=device, advice=advice, fault=_first_line(fault))
 
 
 def _first_line(fault: BaseException) -> str:
@@ -60,16 +48,19 @@ def _first_line(fault: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def device_faults_told(settings: TrainSettings, engine: Engine, step: Callable[[], int]) -> Iterator[None]:
-    """Within, running out of memory and a device that fails are told in our words, wherever in a step it happens."""
+def device_faults_told(
+    device: object, where: Callable[[], str], advice: Callable[[], str], *, is_resumable: bool = False
+) -> Iterator[None]:
+    """Within, running out of memory and a device that fails are told in our words, wherever they happen."""
     try:
         yield
     except (RuntimeError, MemoryError) as fault:
         if is_out_of_memory(fault):
-            raise out_of_memory(settings, engine, step=step(), fault=fault) from fault
+            ways, place = advice(), where()
+            raise out_of_memory(device, fault, advice=ways, where=place, is_resumable=is_resumable) from fault
         if is_broken_device(fault):
-            where, words = f"step {step()}", _first_line(fault).rstrip(".")
-            raise EnvironmentFault("E-ENV-010", where=where, device=engine.device, fault=words) from fault
+            words = _first_line(fault).rstrip(".")
+            raise EnvironmentFault("E-ENV-010", where=where(), device=device, fault=words) from fault
         raise
 
 

@@ -42,8 +42,8 @@ class EngineSettings(Section):
     """What weights that learn are kept in, where a method changes the base. bf16 takes half the room, and each step is
     rounded up or down by chance, so that small ones count in the mean. It wants `train.fused_backward`."""
     compile: Literal["auto", "on", "off"] = "off"
-    """Have PyTorch compile the denoiser: faster steps, after a minute or more for each shape of images. `auto` measures
-    both and takes what makes this run shorter."""
+    """Have PyTorch compile the denoiser: on GPUs steps may be faster, after a minute or more for each shape of images.
+    `auto` measures both and takes what makes this run shorter."""
     channels_last: Literal["auto", "on", "off"] = "off"
     """How images lie in memory within the denoiser. Recent GPUs convolve them faster with the channels last, CPUs not;
     `auto` is on for convolutions on an NVIDIA GPU."""

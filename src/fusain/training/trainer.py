@@ -119,7 +119,7 @@ class Trainer:
         """Train to the end, or to a stop; the reason for stopping early is returned."""
         parts, plan, report = self.parts, self.plan, self.parts.report
         draws_per_step = self.settings.batch_size * self.settings.accumulation
-        with stop.listening(), diagnosis.device_faults_told(self.settings, parts.engine, lambda: self.step + 1):
+        with stop.listening():
             batches = parts.batches(self.draws)
             to_come = plan.to_come(self.step)
             report("start", step=self.step, steps=plan.steps, images_per_step=draws_per_step, to_come=to_come)

@@ -50,6 +50,12 @@ def memory(physical: int | None, allowed: int | None) -> Finding:
     return Finding("machine", "memory", text, {"bytes": physical, "limit": allowed})
 
 
+def room() -> int | None:
+    """Bytes that this process may have; None where the system does not tell."""
+    known = [count for count in (_physical_memory(), limit(GROUP)) if count]
+    return min(known, default=None)
+
+
 def shared(count: int) -> Finding:
     """The memory through which `data.workers` hand images over."""
     notice = Notice("W-DOC-003", where=str(SHARED), size=size(count)) if count < LEAST_SHARED else None
