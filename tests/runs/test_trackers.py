@@ -10,6 +10,7 @@ import struct
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -27,8 +28,12 @@ PATIENCE = 600
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine may take minutes to start what a tracker starts; here the end waits until it has arrived."""
+    """A busy machine may take minutes to start what a tracker starts; here the end waits until it has arrived.
+
+    However short steps are, each is a row.
+    """
     monkeypatch.setattr("fusain.training.relay.PATIENCE", PATIENCE)
+    monkeypatch.setattr("fusain.training.relay.ROW_SECONDS", 0.0)
 
 
 def told(run: Path) -> dict[tuple[str, int], float]:
@@ -54,8 +59,7 @@ def test_tensorboard(settings: Path, runs: Path, undisturbed: Path) -> None:
 
     reader = EventAccumulator(str(runs / "run" / "tensorboard"))
     reader.Reload()
-    read = {(tag, row.step): row.value for tag in reader.Tags()["scalars"] for row in reader.Scalars(tag)}
-    assert read == pytest.approx(told(runs / "run"), rel=1e-6)
+    assert curves_of(runs / "run") == pytest.approx(told(runs / "run"), rel=1e-6)
     assert [image.step for image in reader.Images("samples")] == [6, 12]
     (text,) = reader.Tensors("settings/text_summary")
     table = text.tensor_proto.string_val[0].decode()
@@ -63,6 +67,28 @@ def test_tensorboard(settings: Path, runs: Path, undisturbed: Path) -> None:
     assert "data.path" not in table
     assert leaks(runs / "run" / "tensorboard") == []
     assert_equal_runs(undisturbed, runs / "run")
+
+
+def test_rows_of_short_steps_are_their_means(settings: Path, runs: Path, monkeypatch: Any) -> None:
+    """What a tracker is told at most five times a second; the last step is never left out."""
+    monkeypatch.setattr("fusain.training.relay.ROW_SECONDS", 600.0)
+    train_here(settings, "run", runs, SHORT | {"track.tensorboard": True})
+    every = {row["step"]: row for row in current(runs / "run" / "events.jsonl") if row["kind"] == "step"}
+    # Checkpoints and held-out losses wait for no row.
+    spans = {1: [1], 4: [2, 3, 4], 6: [5, 6], 8: [7, 8], 12: [9, 10, 11, 12]}
+    wanted = {("train/rate", last): every[last]["rate"] for last in spans}
+    for name in ("loss", "norm"):
+        wanted |= {(f"train/{name}", last): fmean(every[step][name] for step in span) for last, span in spans.items()}
+    read = {place: value for place, value in curves_of(runs / "run").items() if place[0].startswith("train/")}
+    assert read == pytest.approx(wanted, rel=1e-6)
+
+
+def curves_of(run: Path) -> dict[tuple[str, int], float]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    reader = EventAccumulator(str(run / "tensorboard"))
+    reader.Reload()
+    return {(tag, row.step): row.value for tag in reader.Tags()["scalars"] for row in reader.Scalars(tag)}
 
 
 def test_wandb_without_an_account(settings: Path, runs: Path, undisturbed: Path, monkeypatch: Any) -> None:
@@ -205,7 +231,7 @@ def test_trackio_in_its_own_folder(settings: Path, runs: Path, undisturbed: Path
 def its_folder_is(folder: Path) -> None:
     from fusain.training import relay
 
-    relay.PATIENCE = PATIENCE  # another process than that of the fixture
+    relay.PATIENCE, relay.ROW_SECONDS = PATIENCE, 0.0  # another process than that of the fixture
     os.environ["TRACKIO_DIR"] = str(folder)
 
 

@@ -1,5 +1,6 @@
 """What stands between a run and a tracker: bounded, patient for a while, never in the way."""
 
+import itertools
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -64,6 +65,13 @@ def curves() -> dict[str, float]:
     return {"train/loss": 0.5, "train/norm": 1.0, "train/rate": 0.1}
 
 
+@pytest.fixture
+def row_for_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However short steps are, each is a row."""
+    monkeypatch.setattr(relay, "ROW_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("row_for_row")
 def test_all_events_arrive_in_their_order(tmp_path: Path) -> None:
     sheet = tmp_path / "samples" / "step-1" / "sheet.png"
     sheet.parent.mkdir(parents=True)
@@ -79,6 +87,31 @@ def test_all_events_arrive_in_their_order(tmp_path: Path) -> None:
     assert gate.is_closed.is_set()
 
 
+def test_a_row_of_short_steps_is_their_mean(tmp_path: Path, monkeypatch: Any) -> None:
+    """A fifth of a second apart at least; what is not a step waits for none, and the last steps are not lost."""
+    clock = Clock()
+    monkeypatch.setattr(relay, "time", clock)
+    gate = Gate(Place(tmp_path, "run"))
+    gate.is_open.set()
+    listener = Relay(gate, dict, patience=60)
+    listener(START)
+    for number in range(1, 31):
+        clock.now = number / 16
+        listener({"kind": "step", "step": number, "loss": float(number), "norm": number / 2, "rate": number / 4})
+        if number == 11:
+            listener({"kind": "warning", "code": "W-TRAIN-001", "text": "nothing for it"})
+            listener({"kind": "held_out", "step": 11, "loss": 7.0})
+    assert list(listener.finish()) == []
+    rows = {step: values for step, values in gate.heard[1:] if "train/loss" in values}
+    ends = [1, 5, 9, 11, 15, 19, 23, 27, 30]
+    assert list(rows) == ends
+    for first, last in itertools.pairwise([0, *ends]):
+        mean = (first + 1 + last) / 2
+        assert rows[last] == {"train/loss": mean, "train/norm": mean / 2, "train/rate": last / 4}
+    assert gate.heard[5] == (11, {"held_out/loss": 7.0})
+
+
+@pytest.mark.usefixtures("row_for_row")
 def test_what_finds_no_room_is_left_out_and_counted(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(relay, "ROOM", 5)
     gate = Gate(Place(tmp_path, "run"))
