@@ -70,7 +70,7 @@ def test_tensorboard(settings: Path, runs: Path, undisturbed: Path) -> None:
 
 
 def test_rows_of_short_steps_are_their_means(settings: Path, runs: Path, monkeypatch: Any) -> None:
-    """What a tracker is told at most five times a second; the last step is never left out."""
+    """What a tracker is told at most twice a second; the last step is never left out."""
     monkeypatch.setattr("fusain.training.relay.ROW_SECONDS", 600.0)
     train_here(settings, "run", runs, SHORT | {"track.tensorboard": True})
     every = {row["step"]: row for row in current(runs / "run" / "events.jsonl") if row["kind"] == "step"}

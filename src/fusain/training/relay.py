@@ -21,9 +21,9 @@ PATIENCE = 60.0
 HURRIED = 1 / 6
 """The part of those seconds that a row may take after the end, counted from when its call began. To open and to close a
 place, and to hand on a file, may take long even where all is well."""
-ROW_SECONDS = 0.2
-"""How far apart rows of steps are at least. Python runs one thread at a time, so that each costs the training about a
-millisecond, whoever writes it; of steps that take fourteen that were 7 to 9 %."""
+ROW_SECONDS = 0.5
+"""How far apart rows of steps are at least. Python runs one thread at a time, so that each costs the training a
+millisecond or two, whoever writes it; of steps that take fourteen that were 7 to 9 %."""
 MEANS = ("loss", "norm")
 """What a row says of all steps since the one before it; the rest is of the last step."""
 HEARD = ("start", "step", "held_out", "samples", "checkpoint")
