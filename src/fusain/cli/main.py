@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -82,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it tells of image processors that nobody here uses
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it tells of choices that are ours
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it misses a kernel of its own
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = fusain.main(args=words, prog_name="fusain", standalone_mode=False)
