@@ -151,24 +151,14 @@ def plan(source: Path | str, *, overrides: Overrides = (), measure: bool = True)
             settings = compile_choice.made(settings, dataset, compiling.append)
         step = _measured(settings, dataset, compiling) if measure else None
     of_captions = assembly.foreseen(learner, dataset, assembly.captions_read(learner, dataset))
+    said = (*resolved.notices, *dataset.notices, *unusual, *of_method, *of_captions, *too_much, *compiling)
     times = numbers.to_come()
     known = _foreseen(settings, dataset, step, parameters) if step else None
     missing = class_images.missing(dataset)
     found = RunPlan(
         settings=settings.model_dump(mode="json"),
         origins={key: str(origin) for key, origin in resolved.origins.items()},
-        notices=[
-            str(notice)
-            for notice in (
-                *resolved.notices,
-                *dataset.notices,
-                *unusual,
-                *of_method,
-                *of_captions,
-                *too_much,
-                *compiling,
-            )
-        ],
+        notices=[str(notice) for notice in said],
         data=dataset.report(),
         images=len(dataset.stream or dataset.subject_rows),
         held_out=len(dataset.held_out),
