@@ -50,7 +50,7 @@ class Size:
         return self.first + 2 * self.stretch * self.pairs
 
 
-SIZES = {"demo (batch 64)": Size(20, 2, 60), "small (bare step below 20 ms)": Size(200, 30, 40)}
+SIZES = {"demo (batch 64)": Size(20, 6, 20), "small (bare step below 20 ms)": Size(200, 30, 40)}
 SMALL_SIZES = {"small (bare step below 20 ms)": Size(3, 2, 3)}
 SMALL_PATIENCE = 12.0
 

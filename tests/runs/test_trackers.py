@@ -55,11 +55,8 @@ def leaks(folder: Path, *more: str) -> list[tuple[str, str]]:
 
 def test_tensorboard(settings: Path, runs: Path, undisturbed: Path) -> None:
     train_here(settings, "run", runs, SAMPLED | {"track.tensorboard": True})
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    reader = EventAccumulator(str(runs / "run" / "tensorboard"))
-    reader.Reload()
-    assert curves_of(runs / "run") == pytest.approx(told(runs / "run"), rel=1e-6)
+    reader = tensorboard_of(runs / "run")
+    assert curves_of(reader) == pytest.approx(told(runs / "run"), rel=1e-6)
     assert [image.step for image in reader.Images("samples")] == [6, 12]
     (text,) = reader.Tensors("settings/text_summary")
     table = text.tensor_proto.string_val[0].decode()
@@ -79,15 +76,23 @@ def test_rows_of_short_steps_are_their_means(settings: Path, runs: Path, monkeyp
     wanted = {("train/rate", last): every[last]["rate"] for last in spans}
     for name in ("loss", "norm"):
         wanted |= {(f"train/{name}", last): fmean(every[step][name] for step in span) for last, span in spans.items()}
-    read = {place: value for place, value in curves_of(runs / "run").items() if place[0].startswith("train/")}
+    read = {
+        place: value
+        for place, value in curves_of(tensorboard_of(runs / "run")).items()
+        if place[0].startswith("train/")
+    }
     assert read == pytest.approx(wanted, rel=1e-6)
 
 
-def curves_of(run: Path) -> dict[tuple[str, int], float]:
+def tensorboard_of(run: Path) -> Any:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     reader = EventAccumulator(str(run / "tensorboard"))
     reader.Reload()
+    return reader
+
+
+def curves_of(reader: Any) -> dict[tuple[str, int], float]:
     return {(tag, row.step): row.value for tag in reader.Tags()["scalars"] for row in reader.Scalars(tag)}
 
 

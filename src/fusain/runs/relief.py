@@ -22,8 +22,8 @@ from fusain.settings.notice import Notice
 from fusain.training import diagnosis, optimizer_trial
 from fusain.training.optimizers import kind_of
 
-NO_OTHER_OPTIMIZER: Final = 1.0
-"""Numbers for each weight: an optimizer that remembers fewer is not worth a change."""
+FRUGAL: Final = 1.0
+"""Numbers for each weight: an optimizer that remembers no more is not worth a change."""
 FEWER_BITS: Final = {32: 16, 16: 8, 8: 4}
 
 
@@ -99,7 +99,7 @@ def _of_all_weights(settings: RunSettings, device: str) -> Iterator[Change]:
         yield Change({"engine.weights": "bf16"}, "half of the weights, rounded by chance")
     kind = kind_of(settings.train.optimizer)
     name = "adamw_8bit" if device == "cuda" and find_spec("bitsandbytes") else "adafactor"
-    if kind.states > NO_OTHER_OPTIMIZER and kind.pace == kind_of(name).pace:  # else it would want another rate
+    if kind.states > FRUGAL and kind.pace == kind_of(name).pace:  # else it would want another rate
         yield Change({"train.optimizer": name}, "most of what the optimizer remembers, which begins anew")
 
 
