@@ -205,8 +205,8 @@ def test_a_device_that_breaks_ends_the_process(settings: Path, runs: Path, undis
         "Where: step 7\n"
         "Why: Nothing that runs on it afterwards can be trusted: a calculation reached outside of its memory, the "
         "driver was reset, or the hardware is damaged.\n"
-        "Do: Give the same command again, which goes on from the last checkpoint. If it comes again, look for Xid or "
-        "ECC in the system's log (dmesg), and run once with CUDA_LAUNCH_BLOCKING=1 to learn where it happens."
+        "Do: Give the same command again; a training goes on from its last checkpoint. If it comes again, look for Xid "
+        "or ECC in the system's log (dmesg), and run once with CUDA_LAUNCH_BLOCKING=1 to learn where it happens."
     )
     assert sorted(losses(runs / "run")) == [1, 2, 3, 4, 5, 6]
     assert kinds(runs / "run", "failed")[0]["code"] == "E-ENV-010"
